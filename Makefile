@@ -1,0 +1,70 @@
+# Every target sets up what it needs; `make` alone lists them.
+
+PYTHON ?= python3
+# Test processes: two fit the smallest machine that CI has.
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --constraint constraints.txt --build-constraint constraints.txt
+# What an installation depends on; stamps in the environment say which ones are done.
+PINS := pyproject.toml constraints.txt
+SERVING := $(VENV)/.serving
+EVERYTHING := $(VENV)/.everything
+DESCRIPTORS := out/dafh.binpb
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup setup-serving demo test test-long lint protos clean
+
+help: ## List what can be made.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(EVERYTHING) ## Make .venv with everything, `.venv/bin/dafh` included.
+
+setup-serving: $(SERVING) ## Make .venv with what serves, without torch: what the demo needs.
+
+demo: $(SERVING) ## Start the stack, index images, find them again. DATA=folder adds yours.
+	$(BIN)/python -m dafh_jobs.demo $(if $(DATA),--data "$(DATA)")
+
+test: $(EVERYTHING) ## Run all tests but the long ones.
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long"
+
+test-long: $(EVERYTHING) ## Run the long tests.
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m long
+
+lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contract.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/python protos/generate.py --descriptors $(DESCRIPTORS)
+	$(BIN)/buf format protos --diff --exit-code
+	$(BIN)/buf lint $(DESCRIPTORS) --config protos/buf.yaml
+
+protos: $(EVERYTHING) ## Generate dafh/v1 from the contract.
+	$(BIN)/python protos/generate.py
+
+clean: ## Remove what was made here, the environment (.venv) excepted.
+	rm -rf out build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# The pip that comes with Python resolves for minutes what a new one does in seconds.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade --constraint constraints.txt pip
+
+$(SERVING): $(PINS) | $(BIN)/python
+	$(PIP) --editable '.[local]'
+	$(BIN)/python -m dafh_local.install
+	touch $@
+
+# torch goes first, by its exact version: chosen by another package's range it would be a build with
+# several gigabytes of CUDA.
+$(EVERYTHING): $(PINS) | $(BIN)/python
+	$(PIP) torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+	$(PIP) --editable '.[dev]'
+	$(BIN)/python -m dafh_local.install
+	touch $(SERVING) $@

@@ -1,0 +1,1 @@
+"""Deep Attention Fusion Hashing: find the past cases that look like this image."""

@@ -1,0 +1,77 @@
+"""Encoder in this process, on ONNX Runtime: for work without a server, and as the bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dafh.deadline import Deadline
+from dafh.encoding.calibration import Calibration
+from dafh.encoding.port import IMAGE, LOGITS, MODEL, SALIENCY, Encoded, ModelVersion, hash_tensor
+from dafh.errors import Misconfigured, Reason
+
+#: Key of the file's own metadata that describes the model version as JSON.
+METADATA = "dafh"
+MODEL_FILE = "model.onnx"
+CALIBRATION_FILE = "calibration.json"
+
+
+class OnnxEncoder:
+    """Encodes with the model file of a version folder.
+
+    Parameters
+    ----------
+    model_repository
+        Folder that holds ``dafh/<version>/model.onnx``.
+    version
+        Which version.
+    threads
+        Threads per inference.
+    """
+
+    def __init__(self, model_repository: Path, version: int, threads: int = 1) -> None:
+        folder = model_repository / MODEL / str(version)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Spinning would burn a core that the rest of the query needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = folder / MODEL_FILE
+        if not path.is_file():
+            raise Misconfigured(
+                Reason.MODEL_NOT_FOUND,
+                f"There is no model version {version} in {model_repository}.",
+                remedy="Name another with --model, or point DAFH_MODEL_REPOSITORY to a repository.",
+            )
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        described = self._session.get_modelmeta().custom_metadata_map[METADATA]
+        calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
+        self._model = ModelVersion.model_validate_json(described).model_copy(
+            update={"version": version, "calibration": calibration}
+        )
+
+    @property
+    def model(self) -> ModelVersion:
+        """The model version that answers."""
+        return self._model
+
+    def encode(
+        self, images: NDArray[np.uint8], deadline: Deadline, *, saliency: bool = False
+    ) -> Encoded:
+        """Encode uint8 ``[N, 1, S, S]``; the deadline is checked before, not during the run."""
+        deadline.remaining("encoding")
+        names = [hash_tensor(bits) for bits in self._model.bits] + [LOGITS, SALIENCY]
+        outputs = dict(zip(names, self._session.run(names, {IMAGE: images}), strict=True))
+        return Encoded(
+            hashes={bits: outputs[hash_tensor(bits)] for bits in self._model.bits},
+            logits=outputs[LOGITS],
+            saliency=outputs[SALIENCY] if saliency else None,
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""

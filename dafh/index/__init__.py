@@ -1,0 +1,1 @@
+"""The case index: codes and public metadata in, the nearest cases out."""

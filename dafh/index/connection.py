@@ -1,0 +1,323 @@
+"""A connection to Milvus that keeps deadlines and speaks our errors.
+
+pymilvus retries a failed call with the full timeout again, sleeps between retries, reconnects under
+a lock that all connections share, and logs filter expressions. So the channel is ours: an
+interceptor under pymilvus cuts every call, the hidden ones too, at the caller's deadline, and turns
+a transport fault into an error that pymilvus does not retry. The channel itself reconnects.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import dotenv
+import grpc
+
+from dafh.deadline import Deadline
+from dafh.errors import (
+    DafhError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    Misconfigured,
+    NotFound,
+    Overloaded,
+    Reason,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from grpc import _CallFuture
+
+
+@contextmanager
+def _without_dotenv() -> Iterator[None]:
+    """Keep an import from reading whatever ``.env`` file it finds into our environment."""
+    load = dotenv.load_dotenv
+    dotenv.load_dotenv = _load_nothing
+    try:
+        yield
+    finally:
+        dotenv.load_dotenv = load
+
+
+def _load_nothing(*_arguments: object, **_options: object) -> bool:
+    return False
+
+
+with _without_dotenv():
+    from pymilvus import CollectionSchema, DataType, MilvusClient, MilvusException
+
+__all__ = ["CollectionSchema", "Connection", "DataType", "MilvusClient"]
+
+# Its error log holds expressions, and patient keys with them; every error is raised here anyway.
+for _name in ("pymilvus", "pymilvus.milvus_client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+
+#: No single call takes longer, whatever the deadline: a hung server is noticed even by batch work.
+LONGEST_CALL_S = 60.0
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A peer that vanished without a word is noticed.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # Back within a second once the server is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Codes go to Milvus, never to a proxy that the environment names.
+    ("grpc.enable_http_proxy", 0),
+    # Connections that closed cannot be found again.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+_WAIT = "Try again a little later; `dafh status` says whether Milvus runs."
+
+#: Codes of Milvus's own status (pkg/util/merr of Milvus).
+_COLLECTION_NOT_FOUND = 100
+_OVERLOADED = frozenset({3, 4, 8, 9})  # memory, request limit, rate limit, denied
+_NOT_READY = frozenset({2, 101, 106, 500, 502, 503})  # service, not loaded, channel
+#: What Milvus Lite answers, as an internal error, in the moment between listening and being ready.
+_STARTING = "has not been init"
+
+
+@dataclass(slots=True)
+class _Underway:
+    """The call that a thread is in."""
+
+    stage: str
+    deadline: Deadline
+    #: What the guard raised; pymilvus wraps it and loses it where its own calls nest.
+    fault: DafhError | None = None
+
+
+_UNDERWAY: ContextVar[_Underway] = ContextVar("underway")
+
+# pymilvus connects under a lock of its own without a deadline; nobody waits behind it but here.
+_CONNECTING = threading.Lock()
+
+
+class Connection:
+    """A connection to one Milvus server; may be used by several threads.
+
+    Parameters
+    ----------
+    uri
+        ``http://host:port``.
+    deadline
+        By which the server must have answered.
+
+    Raises
+    ------
+    Misconfigured
+        The URI is not of that form.
+    Unavailable, DeadlineExceeded
+        The server does not answer.
+    """
+
+    def __init__(self, uri: str, deadline: Deadline) -> None:
+        self._channel = grpc.intercept_channel(
+            grpc.insecure_channel(_address(uri), options=CHANNEL_OPTIONS), _Guard()
+        )
+        self._closed = False
+        stage = "connecting to the index"
+        try:
+            with holding(_CONNECTING, deadline, stage):
+                self._client = _run(
+                    stage,
+                    deadline,
+                    lambda timeout: MilvusClient(
+                        uri, dedicated=True, channel=self._channel, timeout=timeout
+                    ),
+                )
+        except DafhError:
+            self._channel.close()
+            raise
+
+    def run(
+        self, stage: str, deadline: Deadline, call: Callable[[MilvusClient, float], Answer]
+    ) -> Answer:
+        """Call pymilvus.
+
+        Parameters
+        ----------
+        stage
+            What is being done, for error messages.
+        call
+            Gets the client and the timeout in seconds to pass on.
+
+        Raises
+        ------
+        Unavailable, DeadlineExceeded, Overloaded
+            The server does not answer in time; waiting helps.
+        NotFound
+            The collection does not exist.
+        Internal
+            The server refused something that should have worked.
+        """
+        if self._closed:
+            raise Unavailable(Reason.INDEX_UNAVAILABLE, "The connection to Milvus was closed.")
+        return _run(stage, deadline, lambda timeout: call(self._client, timeout))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._closed = True
+        self._client.close()
+        self._channel.close()
+
+
+@contextmanager
+def holding(lock: threading.Lock, deadline: Deadline, stage: str) -> Iterator[None]:
+    """Hold a lock, or raise `DeadlineExceeded` where it is not free in time."""
+    while not lock.acquire(timeout=min(deadline.remaining(stage), LONGEST_CALL_S)):
+        continue
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class _Details(grpc.ClientCallDetails):
+    """A call's details, with a timeout of ours."""
+
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Guard(grpc.UnaryUnaryClientInterceptor):
+    """Keeps the deadline of the call underway; raises our errors instead of gRPC's."""
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, Request], _CallFuture[Answer]],
+        client_call_details: grpc.ClientCallDetails,
+        request: Request,
+    ) -> _CallFuture[Answer]:
+        underway = _UNDERWAY.get()
+        try:
+            return self._guarded(underway, continuation, client_call_details, request)
+        except DafhError as fault:
+            underway.fault = fault
+            raise
+
+    @staticmethod
+    def _guarded(
+        underway: _Underway,
+        continuation: Callable[[grpc.ClientCallDetails, Request], _CallFuture[Answer]],
+        client_call_details: grpc.ClientCallDetails,
+        request: Request,
+    ) -> _CallFuture[Answer]:
+        stage = underway.stage
+        left = underway.deadline.remaining(stage)
+        details = _Details(
+            method=client_call_details.method,
+            timeout=min(left, LONGEST_CALL_S),
+            metadata=client_call_details.metadata,
+            credentials=client_call_details.credentials,
+            wait_for_ready=False,
+            compression=client_call_details.compression,
+        )
+        call = continuation(details, request)
+        if call.exception() is not None:
+            raise _transport_error(call.code(), stage, cut_short=left > LONGEST_CALL_S)
+        # pymilvus sleeps and repeats on these, past the deadline.
+        status = getattr(call.result(), "status", call.result())
+        if getattr(status, "code", 0) in _OVERLOADED:
+            raise _overloaded(stage)
+        return call
+
+
+def _run(stage: str, deadline: Deadline, call: Callable[[float], Answer]) -> Answer:
+    timeout = min(deadline.remaining(stage), LONGEST_CALL_S)
+    underway = _Underway(stage, deadline)
+    token = _UNDERWAY.set(underway)
+    try:
+        return call(timeout)
+    except MilvusException as error:
+        raise underway.fault or _translated(error, stage) from None
+    finally:
+        _UNDERWAY.reset(token)
+
+
+def _translated(error: MilvusException, stage: str) -> DafhError:
+    if error.code == _COLLECTION_NOT_FOUND:
+        return NotFound(
+            Reason.ARCHIVE_NOT_FOUND,
+            f"The archive's collection was gone while {stage}.",
+            remedy="Create the archive again, or restore it.",
+        )
+    if error.code in _OVERLOADED:
+        return _overloaded(stage)
+    if error.code in _NOT_READY or error.retriable or _STARTING in error.message:
+        return Unavailable(
+            Reason.INDEX_UNAVAILABLE, f"Milvus was not ready while {stage}.", remedy=_WAIT
+        )
+    # Its message may quote the request: only the code goes on.
+    return Internal(Reason.INDEX_WRONG, f"Milvus answered with code {error.code} while {stage}.")
+
+
+def _overloaded(stage: str) -> Overloaded:
+    return Overloaded(
+        Reason.OVERLOADED, f"Milvus has too much to do while {stage}.", remedy="Try again later."
+    )
+
+
+def _transport_error(code: grpc.StatusCode, stage: str, *, cut_short: bool) -> DafhError:
+    match code:
+        case grpc.StatusCode.DEADLINE_EXCEEDED if not cut_short:
+            return DeadlineExceeded(
+                Reason.DEADLINE_EXCEEDED,
+                f"The deadline passed while {stage}.",
+                remedy="Give the call more time, or try again when the service is less busy.",
+            )
+        case (
+            grpc.StatusCode.UNAVAILABLE
+            | grpc.StatusCode.CANCELLED
+            | grpc.StatusCode.ABORTED
+            | grpc.StatusCode.DEADLINE_EXCEEDED
+        ):
+            return Unavailable(
+                Reason.INDEX_UNAVAILABLE, f"Milvus did not answer while {stage}.", remedy=_WAIT
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return _overloaded(stage)
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return FailedPrecondition(
+                Reason.INDEX_UNAVAILABLE,
+                f"Milvus does not let us in while {stage}.",
+                remedy="Check the credentials and the role that Milvus was given for this service.",
+            )
+        case _:
+            return Internal(Reason.INDEX_WRONG, f"Milvus answered with {code.name} while {stage}.")
+
+
+def _address(uri: str) -> str:
+    parts = urlsplit(uri)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "http" or not parts.hostname or port is None or parts.username:
+        raise Misconfigured(
+            Reason.SETTING_INVALID,
+            "The Milvus URI must be http://host:port.",
+            subject="milvus_uri",
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}"

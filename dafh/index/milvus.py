@@ -1,0 +1,232 @@
+"""The Milvus index: production and embedded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Self
+
+import numpy as np
+
+from dafh.deadline import Deadline
+from dafh.errors import Reason, Unavailable
+from dafh.index import ranking
+from dafh.index.archive import create_collection, require_collection
+from dafh.index.case import Case, CaseId, Coding
+from dafh.index.collection import FULL, NARROW, case_of, expression
+from dafh.index.connection import Connection, holding
+from dafh.index.port import MAX_CANDIDATES, Found, Hit, Outcome, Query
+from dafh.index.ranking import Placed
+from dafh.index.rows import BATCH, Nearest, Rows, broken
+from dafh.index.schema import check_cases, check_coding, check_query
+
+#: Rows of one page of a scan.
+PAGE = 8_192
+
+#: A candidate list begins with so many, or twice the answer's length, and grows by a factor.
+FIRST_CANDIDATES = 64
+GROWTH = 8
+#: A list longer than this carries codes only, and the hits are read afterwards: sixteen thousand
+#: whole rows take four times as long.
+LONGEST_FULL = 256
+
+#: How often a write is repeated until a read has seen it, and an answer until it holds still.
+ROUNDS = 5
+
+
+class MilvusIndex:
+    """One coding of one archive in Milvus; may be used by several threads.
+
+    Made with `open` or `open_or_create`. After the server was away it works again by itself.
+
+    Two processes that write *different* rows of the *same* frame at the same moment can overtake
+    each other, because Milvus has no conditional write; sending either again settles it. Within
+    one process writes take turns.
+
+    Parameters
+    ----------
+    connection
+        To the server; closed with the index.
+    coding
+        What it holds; its collection exists.
+    max_candidates
+        Longest candidate list, at most `MAX_CANDIDATES`.
+    """
+
+    def __init__(
+        self, connection: Connection, coding: Coding, *, max_candidates: int = MAX_CANDIDATES
+    ) -> None:
+        self._connection = connection
+        self._coding = coding
+        self._max_candidates = max_candidates
+        self._rows = Rows(connection, coding)
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(cls, uri: str, coding: Coding, deadline: Deadline) -> Self:
+        """Open a coding that exists.
+
+        Parameters
+        ----------
+        uri
+            ``http://host:port`` of the server.
+        coding
+            What the collection must hold.
+
+        Raises
+        ------
+        NotFound
+            The archive has no collection.
+        FailedPrecondition
+            Its cases were coded by another model or at another length, or their patient keys were
+            made with another key.
+        Unavailable, DeadlineExceeded
+            The server does not answer.
+        """
+        check_coding(coding)
+        with ExitStack() as stack:
+            connection = Connection(uri, deadline)
+            stack.callback(connection.close)
+            require_collection(connection, coding, deadline)
+            stack.pop_all()
+        return cls(connection, coding)
+
+    @classmethod
+    def open_or_create(cls, uri: str, coding: Coding, deadline: Deadline) -> Self:
+        """Open a coding; make its collection where the archive has none.
+
+        Raises
+        ------
+        FailedPrecondition, Unavailable, DeadlineExceeded
+            As in `open`.
+        """
+        check_coding(coding)
+        with ExitStack() as stack:
+            connection = Connection(uri, deadline)
+            stack.callback(connection.close)
+            create_collection(connection, coding, deadline)
+            stack.pop_all()
+        return cls(connection, coding)
+
+    @property
+    def coding(self) -> Coding:
+        """What the index holds."""
+        return self._coding
+
+    def upsert(self, cases: Sequence[Case], deadline: Deadline) -> list[Outcome]:
+        """Store cases; each is acknowledged after a search has found it."""
+        check_cases(self._coding, cases)
+        outcomes: list[Outcome] = []
+        with holding(self._writing, deadline, "storing cases"):
+            for start in range(0, len(cases), BATCH):
+                batch = cases[start : start + BATCH]
+                stored = self._rows.lookup([case.id for case in batch], deadline, strong=True)
+                changed, became = ranking.merge(stored, batch)
+                self._write(changed, deadline)
+                outcomes += became
+        return outcomes
+
+    def search(self, query: Query, deadline: Deadline) -> Found:
+        """Return the nearest cases."""
+        check_query(self._coding, query)
+        which = expression(self._coding, exclude=query.exclude)
+        for _ in range(ROUNDS):
+            near, placed = self._candidates(query, which, deadline)
+            cases = self._read(query, near, placed, deadline)
+            if cases is not None:
+                break
+        else:
+            raise Unavailable(
+                Reason.INDEX_UNAVAILABLE,
+                "The cases of the answer kept changing while the index was searched.",
+                remedy="Try again when fewer cases are being written.",
+            )
+        return Found(
+            hits=tuple(
+                Hit(case, place.distance, place.score)
+                for case, place in zip(cases, placed, strict=True)
+            ),
+            ties_truncated=ranking.ties_truncated(query, near.packed, placed, self._max_candidates),
+        )
+
+    def get(self, ids: Sequence[CaseId], deadline: Deadline) -> dict[CaseId, Case]:
+        """Return those of the cases that exist."""
+        return self._rows.lookup(ids, deadline)
+
+    def delete(self, ids: Sequence[CaseId], deadline: Deadline) -> int:
+        """Delete cases; return how many existed. On return no search finds them."""
+        with holding(self._writing, deadline, "deleting cases"):
+            known = list(self._rows.lookup(ids, deadline, strong=True))
+            left = known
+            for _ in range(ROUNDS):
+                if not left:
+                    return len(known)
+                self._rows.erase(left, deadline)
+                left = list(self._rows.lookup(left, deadline, strong=True))
+        if left:
+            raise broken(f"Cases were still there after they were deleted {ROUNDS} times.")
+        return len(known)
+
+    def count(self, deadline: Deadline) -> int:
+        """Return the number of cases."""
+        return self._rows.count(deadline)
+
+    def scan(self, deadline: Deadline) -> Iterator[Case]:
+        """Yield every case in order of primary key, a page at a time.
+
+        Cases that are written meanwhile may be seen or not; no other is skipped or repeated.
+        """
+        page = self._rows.page("", PAGE, deadline)
+        while page:
+            yield from page
+            page = self._rows.page(page[-1].id, PAGE, deadline) if len(page) == PAGE else []
+
+    def close(self) -> None:
+        """Let go of the connection; the index cannot be used afterwards."""
+        self._connection.close()
+
+    def _candidates(
+        self, query: Query, which: str, deadline: Deadline
+    ) -> tuple[Nearest, list[Placed]]:
+        """Widen the candidate list until what lies beyond its border cannot be a hit."""
+        limit = min(max(FIRST_CANDIDATES, 2 * query.top_k), self._max_candidates)
+        while True:
+            near = self._rows.nearest(query.code, which, limit, _fields(limit), deadline)
+            ids = np.array([row["id"] for row in near.rows], np.str_)
+            placed = ranking.rank(query, ids, near.packed)
+            # Which of the cases at the border are in the list is arbitrary: no hit may lie there.
+            settled = len(near.rows) < limit or near.border > ranking.reach(query, placed)
+            if settled or limit == self._max_candidates:
+                return near, placed
+            limit = min(limit * GROWTH, self._max_candidates)
+
+    def _read(
+        self, query: Query, near: Nearest, placed: Sequence[Placed], deadline: Deadline
+    ) -> list[Case] | None:
+        """Return the cases of the hits; ``None`` where one is not as it was ranked any more."""
+        hits = [near.rows[place.row] for place in placed]
+        if all("frame" in row for row in hits):
+            return [case_of(row, self._coding.bits) for row in hits]
+        ids = [CaseId(row["id"]) for row in hits]
+        which = expression(self._coding, exclude=query.exclude, ids=ids)
+        found = self._rows.select(which, len(ids), deadline)
+        for key, place in zip(ids, placed, strict=True):
+            if key not in found or found[key].code.packed != near.packed[place.row].tobytes():
+                return None
+        return [found[key] for key in ids]
+
+    def _write(self, changed: dict[CaseId, Case], deadline: Deadline) -> None:
+        """Write rows until a search has seen each, or one that stands before it."""
+        for _ in range(ROUNDS):
+            if not changed:
+                return
+            self._rows.store(list(changed.values()), deadline)
+            seen = self._rows.lookup(list(changed), deadline, strong=True)
+            changed, _ = ranking.merge(seen, list(changed.values()))
+        if changed:
+            raise broken(f"Cases were not there after they were stored {ROUNDS} times.")
+
+
+def _fields(limit: int) -> list[str]:
+    return FULL if limit <= LONGEST_FULL else NARROW

@@ -1,0 +1,1 @@
+"""Ingest: decode, encode, upsert; the gateway and jobs both write through here."""

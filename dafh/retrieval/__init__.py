@@ -1,0 +1,1 @@
+"""Retrieval: decode, encode, search, and say how far to trust the answer."""

@@ -1,0 +1,1 @@
+"""Keys, and later TLS, identity and roles."""

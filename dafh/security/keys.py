@@ -1,0 +1,64 @@
+"""Secret keys in files: made once, owner-readable only, never shown."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from dafh.errors import Misconfigured, Reason
+
+KEY_BYTES = 32
+
+
+def create_key(path: Path) -> None:
+    """Write a new random key to `path`, mode 0600; leave a key that is already there alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_hex(KEY_BYTES) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        # A hard link fails where a key exists: two first starts agree on one key.
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+
+
+def load_key(path: Path) -> bytes:
+    """Read a key.
+
+    Raises
+    ------
+    Misconfigured
+        There is none, others can read it, or it is not 32 bytes in hexadecimal.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except OSError as error:
+        raise Misconfigured(
+            Reason.KEY_UNSAFE,
+            f"The key file {path} cannot be read ({error.strerror}).",
+            remedy="`dafh up` makes one; elsewhere mount the Secret that holds it.",
+        ) from None
+    if mode & 0o077:
+        raise Misconfigured(
+            Reason.KEY_UNSAFE,
+            f"The key file {path} is readable by others (mode {mode & 0o777:04o}).",
+            remedy=f"Run `chmod 600 {path}`.",
+        )
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise Misconfigured(
+            Reason.KEY_UNSAFE, f"The key file {path} does not hold 64 hexadecimal digits."
+        )
+    return key

@@ -1,0 +1,1 @@
+"""Training: manifests in, runs (checkpoint, metrics) out (torch)."""

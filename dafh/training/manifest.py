@@ -1,0 +1,70 @@
+"""Image manifests: CSV files that name images, their class, split and group."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dafh.imaging.decode import decode
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a manifest: an image file and what is known of it."""
+
+    file: Path
+    class_name: str
+    split: str
+    group: str
+
+
+def read_manifest(manifest: Path, root: Path) -> list[Entry]:
+    """Read a manifest; paths in it are relative to `root`.
+
+    Columns ``file``, ``class`` and ``split`` are required; without ``group`` every image is a
+    group of its own.
+    """
+    with manifest.open(newline="") as stream:
+        return [
+            Entry(root / row["file"], row["class"], row["split"], row.get("group") or row["file"])
+            for row in csv.DictReader(stream)
+        ]
+
+
+def hold_out(entries: list[Entry], share: float) -> tuple[list[Entry], list[Entry]]:
+    """Cut a validation part off a split, whole groups at a time, the same on every call.
+
+    Parameters
+    ----------
+    entries
+        The split to cut.
+    share
+        Share of the groups of each class to hold out, in (0, 1); at least one group.
+
+    Returns
+    -------
+    tuple[list[Entry], list[Entry]]
+        What is left to train on, and what is held out.
+    """
+    groups: dict[str, set[str]] = {}
+    for entry in entries:
+        groups.setdefault(entry.class_name, set()).add(entry.group)
+    held: set[str] = set()
+    for members in groups.values():
+        order = sorted(members, key=lambda group: hashlib.sha256(group.encode()).digest())
+        held.update(order[: max(1, round(share * len(order)))])
+    kept = [entry for entry in entries if entry.group not in held]
+    return kept, [entry for entry in entries if entry.group in held]
+
+
+def load_images(entries: list[Entry], side: int) -> NDArray[np.uint8]:
+    """Load images as the gateway would see them: uint8 ``[N, 1, side, side]``."""
+    images = np.empty((len(entries), 1, side, side), np.uint8)
+    for image, entry in zip(images, entries, strict=True):
+        image[:] = decode(entry.file.read_bytes(), side=side).pixels
+    return images

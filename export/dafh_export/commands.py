@@ -1,0 +1,56 @@
+"""``dafh export``: ONNX from a run, and a version in the model repository from that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dafh.settings import ModelSettings, load
+
+app = typer.Typer(help="Turn a training run into a served model version.", no_args_is_help=True)
+
+
+@app.command("onnx")
+def onnx_command(
+    run: Annotated[Path, typer.Option(help="Folder that `dafh train` wrote.", exists=True)],
+    out: Annotated[
+        Path | None, typer.Option(help="Where model.onnx goes; the run itself by default.")
+    ] = None,
+) -> None:
+    """Write the run's network as ONNX."""
+    # torch takes seconds to import: only for those who export.
+    from dafh_export.checkpoint import load_checkpoint
+    from dafh_export.onnx import export_onnx
+
+    description = export_onnx(load_checkpoint(run), out or run)
+    typer.echo(f"model hash {description.hash}")
+
+
+@app.command("calibration")
+def calibration_command(
+    run: Annotated[Path, typer.Option(help="Folder with checkpoint and ONNX.", exists=True)],
+    manifest: Annotated[Path, typer.Option(help="CSV that the run was trained on.", exists=True)],
+    root: Annotated[Path, typer.Option(help="Folder that the files are relative to.", exists=True)],
+    validation: Annotated[float, typer.Option(help="The recipe's share of held-out groups.")] = 0.1,
+) -> None:
+    """Fit calibration.json on the part of the train split that the run held out."""
+    from dafh_export.calibrate import calibrate
+
+    fitted = calibrate(run, manifest, root, validation)
+    typer.echo(f"fitted on {fitted.fitted_on}")
+
+
+@app.command("repository")
+def repository_command(
+    run: Annotated[Path, typer.Option(help="Folder with checkpoint and ONNX.", exists=True)],
+    version: Annotated[int, typer.Option(help="Number of the new version.", min=1)],
+    repository: Annotated[Path | None, typer.Option(help="Triton's model repository.")] = None,
+) -> None:
+    """Publish the run as a version of the model repository."""
+    from dafh_export.repository import publish
+
+    target = repository or load(ModelSettings).model_repository
+    model = publish(run, target, version)
+    typer.echo(f"published version {model.version}, model hash {model.hash}, in {target}")

@@ -1,0 +1,1 @@
+"""The gateway: the public gRPC contract, served on imaging, Triton and Milvus."""

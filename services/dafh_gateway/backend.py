@@ -1,0 +1,99 @@
+"""What the handlers stand on: one encoder, one archive's coding, one patient key."""
+
+from __future__ import annotations
+
+import threading
+
+from dafh.deadline import Deadline
+from dafh.encoding.port import ModelVersion
+from dafh.encoding.triton import TritonEncoder
+from dafh.errors import DafhError, NotFound, Reason
+from dafh.imaging.decode import decode
+from dafh.imaging.image import Image, PatientKeyer
+from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
+from dafh.index.milvus import MilvusIndex
+from dafh.ingest.ingest import Ingester
+from dafh.retrieval.retrieve import Retriever
+from dafh.security.keys import load_key
+from dafh_gateway.settings import GatewaySettings
+
+
+class Backend:
+    """Connections to Triton and Milvus, made when first needed and kept.
+
+    Parameters
+    ----------
+    settings
+        Of the gateway.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._keyer = PatientKeyer(load_key(settings.patient_key_file), DEFAULT_TENANT)
+        self.encoder = TritonEncoder(settings.triton_address, settings.model_version)
+        self._index: MilvusIndex | None = None
+        self._lock = threading.Lock()
+
+    def decode(self, data: bytes, frame: int, model: ModelVersion) -> Image:
+        """Turn a caller's bytes into a model's input."""
+        return decode(data, side=model.side, keyer=self._keyer, frame=frame)
+
+    def index(self, archive: str, deadline: Deadline) -> MilvusIndex:
+        """Return the live coding of an archive, made on first use.
+
+        Raises
+        ------
+        NotFound
+            There is no such archive.
+        """
+        if archive != DEFAULT_ARCHIVE:
+            raise NotFound(
+                Reason.ARCHIVE_NOT_FOUND,
+                f"There is no archive {archive!r}.",
+                remedy=f"This version has the archive {DEFAULT_ARCHIVE!r} only.",
+                subject="archive",
+            )
+        with self._lock:
+            if self._index is None:
+                self._index = MilvusIndex.open_or_create(
+                    self._settings.milvus_uri, self._coding(deadline), deadline
+                )
+            return self._index
+
+    def _coding(self, deadline: Deadline) -> Coding:
+        model = self.encoder.describe(deadline)
+        return Coding(
+            tenant=DEFAULT_TENANT,
+            archive=DEFAULT_ARCHIVE,
+            model_hash=model.hash,
+            model_version=model.version,
+            bits=self._settings.bits,
+            key_id=self._keyer.key_id,
+        )
+
+    def retriever(self, archive: str, deadline: Deadline) -> Retriever:
+        """Return what answers queries against an archive."""
+        return Retriever(self.encoder, self.index(archive, deadline))
+
+    def ingester(self, archive: str, deadline: Deadline) -> Ingester:
+        """Return what writes into an archive."""
+        return Ingester(self.encoder, self.index(archive, deadline))
+
+    def down(self, deadline: Deadline) -> list[str]:
+        """Return which of the systems we stand on do not answer."""
+        down = []
+        if not self.encoder.ready(deadline):
+            down.append("triton")
+        try:
+            # Without Triton there may be no coding yet to ask Milvus for.
+            if self._index is not None or not down:
+                self.index(DEFAULT_ARCHIVE, deadline).count(deadline)
+        except DafhError:
+            down.append("milvus")
+        return down
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.encoder.close()
+        if self._index is not None:
+            self._index.close()

@@ -1,0 +1,1 @@
+"""Jobs: index images, and the command-line's own queries."""

@@ -1,0 +1,183 @@
+"""The demonstration: real servers, real and phantom images, changed copies that find their source.
+
+``python -m dafh_jobs.demo`` starts the embedded stack in a directory of its own, indexes, asks,
+draws one answer, and stops the stack. Exit code 0 only where retrieval worked.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from dafh.client import Client
+from dafh.errors import DafhError
+from dafh.imaging.decode import REPRESENTATIVE, decode
+from dafh.imaging.image import Image
+from dafh.imaging.variants import Change, changed_copy
+from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, CaseId, case_id
+from dafh.stack import Stack, read_stack
+from dafh_jobs.index import read_labels, run
+from dafh_jobs.retrieve import answer_table
+from dafh_jobs.sheet import Panel, draw_sheet
+
+PHANTOMS = 300
+#: Sources that are asked for with each kind of change.
+SOURCES = 100
+SHORT_SIDE = 64
+#: Share of sources that must come first.
+BARS = {Change.REWINDOWED: 0.95, Change.JPEG: 0.95, Change.ROTATED: 0.85, Change.RESCALED: 0.85}
+SIDE = 128
+FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An indexed image that changed copies are made of."""
+
+    file: Path
+    image: Image
+
+    @property
+    def case(self) -> CaseId:
+        """Its key in the archive."""
+        uid = self.image.metadata.sop_instance_uid
+        return case_id(DEFAULT_TENANT, DEFAULT_ARCHIVE, uid, self.image.frame)
+
+
+def demo(
+    data: Annotated[
+        list[Path] | None, typer.Option(help="More folders of DICOM files.", exists=True)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("out/demo"),
+) -> None:
+    """Show the whole path on this machine."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="dafh-demo-") as folder:
+        work = Path(folder)
+        phantoms = work / "phantoms"
+        _dafh("phantom", phantoms, "--instances", PHANTOMS)
+        with _running_stack(work / "stack") as stack:
+            folders = [_pydicom_files(), phantoms, *(data or [])]
+            for one in folders:
+                table = one / "manifest.csv"
+                labels = read_labels(table if one == phantoms else None)
+                report = run(one, labels, stack, console)
+                console.print(
+                    f"indexed {report.stored.total()} images, left out {report.skipped.total()} "
+                    f"files ({', '.join(f'{r} {n}' for r, n in report.skipped.most_common(4))})"
+                )
+            with Client(stack.gateway.address) as client:
+                sources = list(_sources(folders, client))
+                worked = _ask_all(sources, client, console)
+                _show_one(sources, client, console, out / "answer.png")
+    raise typer.Exit(0 if worked else FAILED)
+
+
+def _dafh(*arguments: object) -> None:
+    subprocess.run([str(Path(sys.executable).with_name("dafh")), *map(str, arguments)], check=True)
+
+
+@contextmanager
+def _running_stack(data_dir: Path) -> Iterator[Stack]:
+    try:
+        _dafh("up", "--detach", "--port", 0, "--data-dir", data_dir)
+        yield read_stack(data_dir)
+    finally:
+        _dafh("down", "--data-dir", data_dir)
+
+
+def _pydicom_files() -> Path:
+    found = find_spec("pydicom")
+    assert found is not None  # noqa: S101 - imaging needs it
+    assert found.origin is not None  # noqa: S101 - it is a package of files
+    return Path(found.origin).with_name("data")
+
+
+def _sources(folders: list[Path], client: Client) -> Iterator[Source]:
+    """Yield what of the folders is in the archive, pixel for pixel."""
+    for file in sorted(file for folder in folders for file in folder.rglob("*")):
+        try:
+            source = Source(file, decode(file.read_bytes(), side=SIDE, frame=REPRESENTATIVE))
+            name = f"archives/{DEFAULT_ARCHIVE}/cases/{source.case}"
+            if client.get_case(name).content_sha256 == source.image.content_sha256:
+                yield source
+        except (DafhError, IsADirectoryError):
+            continue
+
+
+def _ask_all(sources: list[Source], client: Client, console: Console) -> bool:
+    """Ask with changed copies; print how often the source comes first; say whether it suffices."""
+    content = {source.case: source.image.content_sha256 for source in sources}
+    fit = [
+        source
+        for source in sources
+        if min(source.image.metadata.rows, source.image.metadata.columns) >= SHORT_SIDE
+    ]
+    chosen = random.Random(1).sample(fit, min(SOURCES, len(fit)))  # noqa: S311 - not a secret
+    table = Table(
+        "change", "source first", "of", "needed", title="Does a changed copy find its source?"
+    )
+    worked = bool(chosen)
+    with ThreadPoolExecutor(4) as pool:
+        for change, needed in BARS.items():
+            ask = partial(_first, change=change, client=client)
+            firsts = list(
+                track(pool.map(ask, chosen), total=len(chosen), description=change,
+                      console=console, disable=not console.is_terminal)
+            )  # fmt: skip
+            found = sum(
+                content.get(first) == source.image.content_sha256
+                for first, source in zip(firsts, chosen, strict=True)
+            )
+            share = found / len(chosen)
+            worked = worked and share >= needed
+            colour = "green" if share >= needed else "red"
+            table.add_row(change, f"[{colour}]{share:.1%}[/]", str(len(chosen)), f"{needed:.0%}")
+    console.print(table)
+    return worked
+
+
+def _first(source: Source, change: Change, client: Client) -> CaseId:
+    query = changed_copy(source.file.read_bytes(), change)
+    answer = client.retrieve(dicom=query, top_k=1, include_same_patient=True)
+    return CaseId(answer.hits[0].case.name.rpartition("/")[2] if answer.hits else "")
+
+
+def _show_one(sources: list[Source], client: Client, console: Console, path: Path) -> None:
+    """Ask one ordinary question, of a phantom that other patients' phantoms resemble."""
+    by_case = {source.case: source for source in sources}
+    source = next(one for one in sources if one.file.parent.name == "phantoms")
+    answer = client.retrieve(dicom=source.file.read_bytes(), top_k=11)
+    console.print(answer_table(answer))
+    hits = []
+    for hit in answer.hits:
+        known = f"{hit.probability:.0%} relevant" if hit.HasField("probability") else ""
+        shown = by_case[CaseId(hit.case.name.rpartition("/")[2])]
+        caption = (f"{hit.case.modality} {hit.case.body_part.lower()}",
+                   f"distance {hit.distance} of {answer.query.bits} bits", known)  # fmt: skip
+        hits.append(Panel(shown.image.pixels[0], caption))
+    metadata = source.image.metadata
+    query = Panel(
+        source.image.pixels[0], ("query", f"{metadata.modality} {metadata.body_part.lower()}")
+    )
+    draw_sheet("The most similar cases of other patients", query, hits, path)
+    console.print(f"contact sheet: {path}")
+
+
+if __name__ == "__main__":
+    typer.run(demo)
