@@ -1,8 +1,8 @@
 """The command ``dafh``: subcommands from the entry points ``dafh.commands``, loaded when called.
 
-Exit codes: 0 done; 1 done, and the answer is no (a process is down, a file was refused); 2 wrong
-usage or set-up; 3 input that can never work; 4 something does not answer, try again; 5 the system
-is not in the needed state; 70 a defect of DAFH; 130 interrupted.
+Exit codes: 0 done; 1 done, and the answer is no (a process is down, `encode` refused a file); 2
+wrong usage or set-up; 3 input that can never work; 4 something does not answer, try again; 5 the
+system is not in the needed state; 70 a defect that DAFH noticed itself; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every error that crosses a package border: its class says who must act, its reason what happened.
 
-Messages never carry patient identity, file paths or key material: they are logged and sent out.
+Messages never carry patient identity or key material. File paths of this machine are in those of
+`Misconfigured` only, which goes to whoever starts a program and not out to callers.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Every field may be set by the environment variable ``DAFH_`` + its name in capit
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,3 +89,11 @@ def load(kind: type[Fragment]) -> Fragment:
         raise Misconfigured(
             Reason.SETTING_INVALID, f"The settings are not usable: {faults}."
         ) from None
+
+
+def silence_onnx_runtime() -> None:
+    """Keep ONNX Runtime from counting its use; to be called before it is imported.
+
+    Its own switch comes too late: importing it already writes a device id below the home.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -83,6 +83,8 @@ class Client:
         self._channel = grpc.insecure_channel(
             address,
             options=[
+                # Images go to the gateway and to nobody between.
+                ("grpc.enable_http_proxy", 0),
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
             ],
@@ -126,11 +128,21 @@ class Client:
         return _call(self._retrieval.Encode, request, self._timeout)
 
     def index(
-        self, requests: Iterable[archive_service_pb2.IndexCasesRequest]
+        self,
+        requests: Iterable[archive_service_pb2.IndexCasesRequest],
+        timeout: float | None = None,
     ) -> Iterator[archive_service_pb2.IndexCasesResponse]:
-        """Send images to be indexed; yield one result each. `timeout` bounds the whole stream."""
+        """Send images to be indexed; yield one result each.
+
+        Parameters
+        ----------
+        requests
+            The images; the first one may name the archive.
+        timeout
+            Seconds that the whole stream may take; by default those of a call.
+        """
         with _translated():
-            yield from self._archives.IndexCases(iter(requests), timeout=self._timeout)
+            yield from self._archives.IndexCases(iter(requests), timeout=timeout or self._timeout)
 
     def get_case(
         self, name: str, view: case_pb2.CaseView.ValueType = case_pb2.CASE_VIEW_FULL
@@ -191,5 +203,11 @@ def error_of(error: grpc.RpcError) -> DafhError:
     for detail in status.details:
         if detail.Unpack(info):
             break
-    reason = Reason(info.reason) if info.reason in set(Reason) else TRANSPORT.get(kind)
-    return kind(reason or Reason.INTERNAL, status.message, subject=info.metadata.get("subject", ""))
+    if info.reason not in set(Reason):
+        # Of the transport, not of a gateway: its words are about sockets.
+        return kind(
+            TRANSPORT.get(kind, Reason.INTERNAL),
+            f"The gateway gave no answer ({error.code().name}).",
+            remedy="Look whether it runs (`dafh status`) and where (--server).",
+        )
+    return kind(Reason(info.reason), status.message, subject=info.metadata.get("subject", ""))

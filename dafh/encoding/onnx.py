@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dafh.deadline import Deadline
 from dafh.encoding.calibration import Calibration
 from dafh.encoding.port import IMAGE, LOGITS, MODEL, SALIENCY, Encoded, ModelVersion, hash_tensor
 from dafh.errors import Misconfigured, Reason
+from dafh.settings import silence_onnx_runtime
+
+silence_onnx_runtime()
+import onnxruntime  # noqa: E402 - only now may it be imported
 
 #: Key of the file's own metadata that describes the model version as JSON.
 METADATA = "dafh"
@@ -34,11 +37,6 @@ class OnnxEncoder:
 
     def __init__(self, model_repository: Path, version: int, threads: int = 1) -> None:
         folder = model_repository / MODEL / str(version)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning would burn a core that the rest of the query needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = folder / MODEL_FILE
         if not path.is_file():
             raise Misconfigured(
@@ -46,9 +44,7 @@ class OnnxEncoder:
                 f"There is no model version {version} in {model_repository}.",
                 remedy="Name another with --model, or point DAFH_MODEL_REPOSITORY to a repository.",
             )
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(path, threads)
         described = self._session.get_modelmeta().custom_metadata_map[METADATA]
         calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
         self._model = ModelVersion.model_validate_json(described).model_copy(
@@ -75,3 +71,13 @@ class OnnxEncoder:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Open a model file on ONNX Runtime's CPU provider."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning would burn a core that the rest of the query needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -48,7 +48,15 @@ class TritonEncoder:
     """
 
     def __init__(self, address: str, version: int) -> None:
-        self._client = InferenceServerClient(address)
+        self._client = InferenceServerClient(
+            address,
+            # Images go to Triton and to nobody between.
+            channel_args=[
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", -1),
+            ],
+        )
         self._version = version
         self._described: ModelVersion | None = None
 

@@ -40,7 +40,7 @@ class Change(StrEnum):
     """What was done to the copy."""
 
     #: A window a fifth wider, its centre 5 % higher.
-    REWINDOWED = "re-windowed"
+    REWINDOWED = "re-windowed (a fifth wider)"
     #: By 10 degrees about the centre; the corners are lost, what comes in is black.
     ROTATED = "rotated 10°"
     #: To 70 % of the size.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from dafh.codes import BITS
 from dafh.encoding.calibration import Calibration
-from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE
+from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, open_session
 from dafh.encoding.port import IMAGE, LOGITS, hash_tensor
 from dafh.evaluation.calibration import fit
 from dafh.training.manifest import hold_out, load_images, read_manifest
@@ -19,9 +18,7 @@ def calibrate(run: Path, manifest: Path, root: Path, validation: float) -> Calib
     """Fit on what the run held out of the train split, and write it beside the model."""
     entries = [entry for entry in read_manifest(manifest, root) if entry.split == "train"]
     _, held = hold_out(entries, validation)
-    session = onnxruntime.InferenceSession(
-        str(run / MODEL_FILE), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(run / MODEL_FILE)
     side = session.get_inputs()[0].shape[-1]
     names = [*(hash_tensor(bits) for bits in BITS), LOGITS]
     parts = [session.run(names, {IMAGE: image[None]}) for image in load_images(held, side)]

@@ -11,6 +11,7 @@ from dafh.errors import DafhError, NotFound, Reason
 from dafh.imaging.decode import decode
 from dafh.imaging.image import Image, PatientKeyer
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
+from dafh.index.connection import holding
 from dafh.index.milvus import MilvusIndex
 from dafh.ingest.ingest import Ingester
 from dafh.retrieval.retrieve import Retriever
@@ -53,7 +54,7 @@ class Backend:
                 remedy=f"This version has the archive {DEFAULT_ARCHIVE!r} only.",
                 subject="archive",
             )
-        with self._lock:
+        with holding(self._lock, deadline, "opening the archive"):
             if self._index is None:
                 self._index = MilvusIndex.open_or_create(
                     self._settings.milvus_uri, self._coding(deadline), deadline
@@ -79,11 +80,12 @@ class Backend:
         """Return what writes into an archive."""
         return Ingester(self.encoder, self.index(archive, deadline))
 
-    def down(self, deadline: Deadline) -> list[str]:
-        """Return which of the systems we stand on do not answer."""
+    def down(self, seconds: float) -> list[str]:
+        """Return which of the systems we stand on do not answer, each within `seconds`."""
         down = []
-        if not self.encoder.ready(deadline):
+        if not self.encoder.ready(Deadline.after(seconds)):
             down.append("triton")
+        deadline = Deadline.after(seconds)
         try:
             # Without Triton there may be no coding yet to ask Milvus for.
             if self._index is not None or not down:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from functools import partial
 
@@ -9,9 +10,9 @@ import grpc
 
 from dafh.codes import BITS, HashCode
 from dafh.deadline import Deadline
-from dafh.errors import DafhError, FailedPrecondition, InvalidInput, NotFound, Reason
+from dafh.errors import FailedPrecondition, InvalidInput, NotFound, Reason
 from dafh.imaging.image import Image
-from dafh.ingest.ingest import Item
+from dafh.ingest.ingest import Ingester, Item
 from dafh.retrieval.retrieve import Answer, Options, Retriever, read
 from dafh.v1 import (
     archive_service_pb2,
@@ -57,7 +58,7 @@ class RetrievalService(_Service, retrieval_service_pb2_grpc.RetrievalServiceServ
         retriever = self._backend.retriever(archive, deadline)
         query, source = request.query, request.query.WhichOneof("source")
         if source == "case":
-            home, case = messages.parse_case(query.case)
+            home, case = messages.parse_case(query.case, "query.case")
             if home != archive:
                 raise NotFound(
                     Reason.CASE_NOT_FOUND, "The case belongs to another archive.", subject="query"
@@ -141,6 +142,10 @@ class RetrievalService(_Service, retrieval_service_pb2_grpc.RetrievalServiceServ
 class ArchiveService(_Service, archive_service_pb2_grpc.ArchiveServiceServicer):
     """What is in an archive."""
 
+    def __init__(self, backend: Backend, default_deadline: float, idle_stream: float) -> None:
+        super().__init__(backend, default_deadline)
+        self._idle_stream = idle_stream
+
     @stream
     def IndexCases(
         self,
@@ -148,32 +153,57 @@ class ArchiveService(_Service, archive_service_pb2_grpc.ArchiveServiceServicer):
         context: grpc.ServicerContext,
     ) -> Iterator[archive_service_pb2.IndexCasesResponse]:
         """Store images as they arrive; one answer each, in their order."""
-        archive = None
-        for position, request in enumerate(requests):
-            if archive is None or request.parent:
-                archive = messages.parse_archive(request.parent)
+        parent: str | None = None
+        for position, request in enumerate(self._while_busy(requests, context)):
+            if parent is None:
+                parent = request.parent
+                archive = messages.parse_archive(parent, "parent")
+            elif request.parent not in ("", parent):
+                raise InvalidInput(
+                    Reason.ARGUMENT_INVALID, "parent changed within the stream.", subject="parent"
+                )
+            # What fails here concerns the archive, not the image: it ends the stream.
+            ingester = self._backend.ingester(archive, self._deadline(context))
             response = archive_service_pb2.IndexCasesResponse(
                 request_id=request.request_id, position=position
             )
             try:
-                stored = self._store(archive, request, context)
+                stored = self._store(archive, ingester, request, self._deadline(context))
                 response.indexed.cases.append(stored)
-            except DafhError as error:
+            except InvalidInput as error:
                 response.error.CopyFrom(status_of(error))
             yield response
+
+    def _while_busy(
+        self,
+        requests: Iterator[archive_service_pb2.IndexCasesRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[archive_service_pb2.IndexCasesRequest]:
+        """Yield requests; end a stream that sends none for too long, since it holds a thread."""
+        while True:
+            idle = threading.Timer(self._idle_stream, context.cancel)
+            idle.daemon = True
+            idle.start()
+            try:
+                request = next(requests, None)
+            finally:
+                idle.cancel()
+            if request is None:
+                return
+            yield request
 
     def _store(
         self,
         archive: str,
+        ingester: Ingester,
         request: archive_service_pb2.IndexCasesRequest,
-        context: grpc.ServicerContext,
+        deadline: Deadline,
     ) -> archive_service_pb2.IndexedCase:
-        deadline = self._deadline(context)
         model = self._backend.encoder.describe(deadline)
         data = request.dicom if request.WhichOneof("source") == "dicom" else request.picture
         image: Image = self._backend.decode(data, messages.parse_frame(request.frame), model)
         item = Item(image, request.label, request.cancer_type)
-        (stored,) = self._backend.ingester(archive, deadline).ingest([item], deadline)
+        (stored,) = ingester.ingest([item], deadline)
         return archive_service_pb2.IndexedCase(
             name=messages.case_name(archive, stored.case),
             frame=image.frame,

@@ -28,6 +28,7 @@ MODEL_NAME = re.compile(r"models/([0-9]{1,9})")
 
 #: Fields of the contract that this version refuses instead of ignoring.
 NOT_YET = (
+    "page_size",
     "page_token",
     "filter",
     "max_hits_per_patient",
@@ -61,19 +62,19 @@ def refuse_not_yet(request: Message) -> None:
             )
 
 
-def parse_archive(name: str) -> str:
+def parse_archive(name: str, field: str = "archive") -> str:
     """Return the archive's id in a name; the default archive for an empty one."""
     match = ARCHIVE_NAME.fullmatch(name or f"archives/{DEFAULT_ARCHIVE}")
     if match is None:
-        raise _malformed("archive", "archives/{archive}")
+        raise _malformed(field, "archives/{archive}")
     return match[1]
 
 
-def parse_case(name: str) -> tuple[str, CaseId]:
+def parse_case(name: str, field: str = "name") -> tuple[str, CaseId]:
     """Return the archive's id and the case's in a case name."""
     match = CASE_NAME.fullmatch(name)
     if match is None:
-        raise _malformed("name", "archives/{archive}/cases/{case}")
+        raise _malformed(field, "archives/{archive}/cases/{case}")
     return match[1], CaseId(match[2])
 
 
@@ -112,11 +113,8 @@ def parse_frame(choice: image_pb2.FrameChoice) -> int:
 def parse_options(request: retrieval_service_pb2.RetrieveRequest) -> Options:
     """Return how a query wants to be answered."""
     refuse_not_yet(request)
-    top_k = request.top_k or DEFAULT_TOP_K
-    if request.page_size:
-        top_k = min(top_k, request.page_size)
     return Options(
-        top_k=top_k,
+        top_k=request.top_k or DEFAULT_TOP_K,
         max_distance=request.max_distance if request.HasField("max_distance") else None,
         include_same_patient=request.include_same_patient,
     )
@@ -179,7 +177,7 @@ def _describe(facts: retrieval_service_pb2.QueryFacts, reading: Reading) -> None
     facts.hash_output.extend(reading.hash_output.tolist())
     facts.predicted_class.label = reading.predicted_class
     facts.predicted_class.probability = reading.class_probability
-    facts.predicted_class.logit = -reading.ood_score
+    facts.predicted_class.logit = reading.classes[0][2]
     facts.ood_score = reading.ood_score
     if reading.in_distribution is not None:
         facts.in_distribution = reading.in_distribution

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from dafh.deadline import Deadline
 from dafh.errors import Misconfigured, Reason
 from dafh.v1 import (
     archive_service_pb2_grpc,
@@ -25,6 +24,8 @@ PROCESS = ""
 SERVICES = ("dafh.v1.RetrievalService", "dafh.v1.ArchiveService", "dafh.v1.ModelService")
 #: Seconds that calls in hand get to finish when the server stops.
 GRACE = 10.0
+#: Seconds within which Triton and Milvus each must answer the watch.
+WATCH_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Gateway:
             ) from None
         self._server.start()
         self._stopped = threading.Event()
-        self._watch = threading.Thread(target=self._keep_watch, name="watch", daemon=True)
+        self._watch = threading.Thread(target=self._watch_or_say_so, name="watch", daemon=True)
         self._watch.start()
 
     def _register(self) -> None:
@@ -79,7 +80,7 @@ class Gateway:
             RetrievalService(self._backend, seconds), self._server
         )
         archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server(
-            ArchiveService(self._backend, seconds), self._server
+            ArchiveService(self._backend, seconds, self._settings.idle_stream), self._server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelService(self._backend, seconds), self._server
@@ -89,11 +90,19 @@ class Gateway:
         for service in SERVICES:
             self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
+    def _watch_or_say_so(self) -> None:
+        """Keep watch; whatever ends it, nobody is left to believe the last word."""
+        try:
+            self._keep_watch()
+        finally:
+            for service in SERVICES:
+                self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+
     def _keep_watch(self) -> None:
         """Set the services' health by what Triton and Milvus say; log each change."""
         before: list[str] | None = None
         while not self._stopped.wait(0 if before is None else self._settings.watch_interval):
-            down = self._backend.down(Deadline.after(2.0))
+            down = self._backend.down(WATCH_SECONDS)
             if down != before:
                 _log.log(logging.WARNING if down else logging.INFO, "watch", extra={"down": down})
             state = (

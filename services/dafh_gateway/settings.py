@@ -21,6 +21,8 @@ class GatewaySettings(ModelSettings, TritonSettings, MilvusSettings, PatientKeyS
     max_message: int = 64 * 1024 * 1024
     #: Seconds a call may take when the client sets no deadline.
     default_deadline: float = 30.0
+    #: Seconds that an open stream may wait for its next image before it is ended.
+    idle_stream: float = 60.0
     #: Seconds between looks at Triton and Milvus.
     watch_interval: float = 1.0
     log_level: str = "INFO"

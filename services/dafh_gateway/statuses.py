@@ -132,7 +132,6 @@ def not_served(method: str) -> Callable[..., Any]:
             Unsupported(
                 Reason.NOT_YET_IMPLEMENTED,
                 f"{method} is part of the contract but not served by this version.",
-                remedy="See the changelog for the version that serves it.",
                 subject=method,
             ),
         )

@@ -7,6 +7,7 @@ draws one answer, and stops the stack. Exit code 0 only where retrieval worked.
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ SHORT_SIDE = 64
 BARS = {Change.REWINDOWED: 0.95, Change.JPEG: 0.95, Change.ROTATED: 0.85, Change.RESCALED: 0.85}
 SIDE = 128
 FAILED = 1
+TERMINATED = 143
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,5 +181,18 @@ def _show_one(sources: list[Source], client: Client, console: Console, path: Pat
     console.print(f"contact sheet: {path}")
 
 
+def main() -> None:
+    """Run the demonstration; on SIGTERM too, the stack is stopped and the folder removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        typer.run(demo)
+    except DafhError as error:
+        sys.stderr.write(f"demo: {error}\n")
+        sys.exit(FAILED)
+    except subprocess.CalledProcessError as error:
+        # The program that failed has said why.
+        sys.exit(error.returncode)
+
+
 if __name__ == "__main__":
-    typer.run(demo)
+    main()

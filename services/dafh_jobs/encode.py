@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dafh.client import Client
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.encoding.onnx import OnnxEncoder
-from dafh.errors import DafhError
+from dafh.errors import InvalidInput, Reason
 from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.retrieval.retrieve import read
 from dafh.settings import ModelSettings, load
@@ -25,7 +26,9 @@ REFUSED = 1
 
 
 def encode(
-    files: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files.", exists=True)],
+    files: Annotated[
+        list[Path], typer.Argument(help="DICOM, PNG or JPEG files.", exists=True, dir_okay=False)
+    ],
     server: Annotated[
         str, typer.Option(help="host:port of a gateway; without it, encode in this process.")
     ] = "",
@@ -36,12 +39,16 @@ def encode(
 
     Exit code 1 where a file was refused; the others are encoded all the same.
     """
+    if server and model is not None:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID, "--model chooses for this process; a server has its own."
+        )
     encode_one = _by_server(server) if server else _in_process(model)
     results = []
     for file in files:
         try:
             result: dict[str, Any] = {"file": str(file), **encode_one(file.read_bytes())}
-        except DafhError as error:
+        except InvalidInput as error:
             result = {"file": str(file), "reason": error.reason.value, "message": str(error)}
         if as_json:
             typer.echo(json.dumps(result))
@@ -96,10 +103,15 @@ def _show(results: list[dict[str, Any]]) -> None:
     verdicts = {True: "yes", False: "no", None: "not calibrated"}
     for result in results:
         if "reason" in result:
-            table.add_row(result["file"], f"[red]{result['reason']}[/]", result["message"], "")
+            table.add_row(
+                escape(result["file"]), f"[red]{result['reason']}[/]", escape(result["message"]), ""
+            )
             continue
         likeness = f"{result['predicted_class']} ({result['class_probability']:.0%})"
         table.add_row(
-            result["file"], result["codes"]["64"], likeness, verdicts[result["in_distribution"]]
+            escape(result["file"]),
+            result["codes"]["64"],
+            escape(likeness),
+            verdicts[result["in_distribution"]],
         )
     Console().print(table)

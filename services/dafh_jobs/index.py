@@ -20,9 +20,10 @@ from rich.progress import track
 
 from dafh.deadline import Deadline
 from dafh.encoding.triton import TritonEncoder
-from dafh.errors import DafhError
+from dafh.errors import DafhError, InvalidInput, Reason
 from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.image import Image, PatientKeyer
+from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
 from dafh.index.milvus import MilvusIndex
 from dafh.ingest.ingest import Ingester, Item
@@ -113,15 +114,15 @@ def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -
     )
     case_index = MilvusIndex.open_or_create(stack.milvus_uri, coding, deadline)
     ingester = Ingester(encoder, case_index)
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         # A forked child would inherit gRPC's threads and locks in an unknown state.
         mp_context=get_context("spawn"),
         initializer=_set_up,
         initargs=(keyer, model.side),
-    ) as pool:
-        decoded = pool.map(_decode, files, chunksize=8)
+    )
+    try:
         progress = track(
-            zip(files, decoded, strict=True),
+            zip(files, pool.map(_decode, files, chunksize=8), strict=True),
             total=len(files),
             description="indexing",
             console=console,
@@ -130,8 +131,11 @@ def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -
         for batch in _batches(progress, root, labels, report):
             for stored in ingester.ingest(batch, Deadline.after(BATCH_SECONDS)):
                 report.stored[stored.outcome.value] += 1
-    case_index.close()
-    encoder.close()
+    finally:
+        # A failure must not wait for all that is still queued.
+        pool.shutdown(cancel_futures=True)
+        case_index.close()
+        encoder.close()
     report.seconds = time.monotonic() - started
     return report
 
@@ -178,6 +182,11 @@ def _set_up(keyer: PatientKeyer, side: int) -> None:
 def _decode(file: Path) -> Image | DafhError:
     keyer, side = _worker
     try:
-        return decode(file.read_bytes(), side=side, keyer=keyer, frame=REPRESENTATIVE)
+        with file.open("rb") as stream:
+            # One byte more than is taken is enough to be refused by.
+            data = stream.read(DEFAULT_LIMITS.request_bytes + 1)
+        return decode(data, side=side, keyer=keyer, frame=REPRESENTATIVE)
+    except OSError as error:
+        return InvalidInput(Reason.NOT_AN_IMAGE, f"The file cannot be read ({error.strerror}).")
     except DafhError as error:
         return error

@@ -10,6 +10,7 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dafh.client import Client
@@ -21,14 +22,16 @@ from dafh.v1 import retrieval_service_pb2
 
 
 def retrieve(
-    file: Annotated[Path, typer.Argument(help="A DICOM, PNG or JPEG file.", exists=True)],
+    file: Annotated[
+        Path, typer.Argument(help="A DICOM, PNG or JPEG file.", exists=True, dir_okay=False)
+    ],
     server: Annotated[
         str, typer.Option(help="host:port of a gateway; without it, the running stack's.")
     ] = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Data directory of the running stack.")
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Length of the answer.")] = 10,
+    top_k: Annotated[int, typer.Option(help="Length of the answer.", min=1)] = 10,
     include_same_patient: Annotated[
         bool, typer.Option(help="Let the file's own instance, study and patient answer.")
     ] = False,
@@ -56,7 +59,7 @@ def answer_table(answer: retrieval_service_pb2.RetrieveResponse) -> Table:
             ", a known kind of image" if facts.in_distribution else ", [red]unlike its training[/]"
         )
     table = Table(
-        title=f"query looks like {facts.predicted_class.label} "
+        title=f"query looks like {escape(facts.predicted_class.label)} "
         f"({facts.predicted_class.probability:.0%}){known}; model {facts.model_version}, "
         f"{facts.bits} bits",
         box=SIMPLE_HEAD,
@@ -69,7 +72,7 @@ def answer_table(answer: retrieval_service_pb2.RetrieveResponse) -> Table:
         relevant = f"{hit.probability:.0%}" if hit.HasField("probability") else "-"
         table.add_row(
             str(rank), hit.case.name.rpartition("/")[2][:8], str(hit.distance), relevant,
-            hit.case.modality, hit.case.body_part, hit.case.label,
+            *map(escape, (hit.case.modality, hit.case.body_part, hit.case.label)),
         )  # fmt: skip
     return table
 

@@ -110,7 +110,11 @@ def command(plan: Plan) -> Command:
             "--pinned-memory-pool-byte-size=0",
             f"--exit-timeout-secs={EXIT_SECONDS}",
         ),
-        {"LD_LIBRARY_PATH": environment.library_path},
+        {
+            "LD_LIBRARY_PATH": environment.library_path,
+            # ONNX Runtime, in the model's environment: nothing is counted or sent.
+            "ORT_DISABLE_TELEMETRY": "1",
+        },
     )
 
 

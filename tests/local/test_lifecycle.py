@@ -108,7 +108,13 @@ def in_foreground(data_dir: Path) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_signals,
     )
+
+
+def heed_signals() -> None:
+    """Undo what a shell does to its background jobs, tests among them: ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
