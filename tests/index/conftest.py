@@ -152,9 +152,9 @@ def new_case() -> Callable[..., Case]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened() -> Iterator[Callable[[str, Coding], MilvusIndex]]:
-    """Return what opens or creates an index that is closed after the test."""
+    """Return what opens or creates an index that is closed when the module's tests are done."""
     with ExitStack() as stack:
 
         def make(uri: str, coding: Coding) -> MilvusIndex:

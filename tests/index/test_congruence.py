@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -179,13 +179,11 @@ class Pair:
 def pair(
     request: pytest.FixtureRequest,
     server: LiteServer,
+    opened: Callable[[str, Coding], MilvusIndex],
     new_coding: Callable[..., Coding],
     new_case: Callable[..., Case],
-) -> Iterator[Pair]:
-    coding = new_coding(bits=request.param)
-    index = MilvusIndex.open_or_create(server.uri, coding, Deadline.after(20))
-    yield Pair(index, new_case)
-    index.close()
+) -> Pair:
+    return Pair(opened(server.uri, new_coding(bits=request.param)), new_case)
 
 
 def generated(count: int) -> settings:
