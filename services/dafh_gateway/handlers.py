@@ -10,7 +10,7 @@ import grpc
 
 from dafh.codes import BITS, HashCode
 from dafh.deadline import Deadline
-from dafh.errors import FailedPrecondition, InvalidInput, NotFound, Reason
+from dafh.errors import FailedPrecondition, InvalidInput, NotFound, Reason, Unsupported
 from dafh.imaging.image import Image
 from dafh.ingest.ingest import Ingester, Item
 from dafh.retrieval.retrieve import Answer, Options, Retriever, read
@@ -158,19 +158,19 @@ class ArchiveService(_Service, archive_service_pb2_grpc.ArchiveServiceServicer):
             if parent is None:
                 parent = request.parent
                 archive = messages.parse_archive(parent, "parent")
+                # What fails here concerns the archive, not the image: it ends the stream.
+                ingester = self._backend.ingester(archive, self._deadline(context))
             elif request.parent not in ("", parent):
                 raise InvalidInput(
                     Reason.ARGUMENT_INVALID, "parent changed within the stream.", subject="parent"
                 )
-            # What fails here concerns the archive, not the image: it ends the stream.
-            ingester = self._backend.ingester(archive, self._deadline(context))
             response = archive_service_pb2.IndexCasesResponse(
                 request_id=request.request_id, position=position
             )
             try:
                 stored = self._store(archive, ingester, request, self._deadline(context))
                 response.indexed.cases.append(stored)
-            except InvalidInput as error:
+            except (InvalidInput, Unsupported) as error:
                 response.error.CopyFrom(status_of(error))
             yield response
 

@@ -87,16 +87,19 @@ class Gateway:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._health.set(PROCESS, health_pb2.HealthCheckResponse.SERVING)
+        self._set_services(serving=False)
+
+    def _set_services(self, *, serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
         for service in SERVICES:
-            self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._health.set(service, states.SERVING if serving else states.NOT_SERVING)
 
     def _watch_or_say_so(self) -> None:
         """Keep watch; whatever ends it, nobody is left to believe the last word."""
         try:
             self._keep_watch()
         finally:
-            for service in SERVICES:
-                self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._set_services(serving=False)
 
     def _keep_watch(self) -> None:
         """Set the services' health by what Triton and Milvus say; log each change."""
@@ -105,13 +108,7 @@ class Gateway:
             down = self._backend.down(WATCH_SECONDS)
             if down != before:
                 _log.log(logging.WARNING if down else logging.INFO, "watch", extra={"down": down})
-            state = (
-                health_pb2.HealthCheckResponse.NOT_SERVING
-                if down
-                else health_pb2.HealthCheckResponse.SERVING
-            )
-            for service in SERVICES:
-                self._health.set(service, state)
+            self._set_services(serving=not down)
             before = down
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from dafh.errors import Reason
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.imaging.variants import Change, changed_copy
 from dafh.stack import Stack
-from dafh.v1 import archive_service_pb2
+from dafh.v1 import archive_service_pb2, image_pb2
 
 pytestmark = pytest.mark.stack
 COUNT = 40
@@ -159,3 +159,19 @@ def test_the_patient_is_in_no_log_and_in_no_index(
     for file in written:
         content = file.read_bytes()
         assert not any(name in content for name in identity), file
+
+
+def test_a_choice_that_is_not_served_fails_its_item_and_not_the_stream(
+    client: Client, indexed: dict[str, Phantom]
+) -> None:
+    good = next(iter(indexed.values())).data
+    every = image_pb2.FrameChoice(rule=image_pb2.FrameChoice.RULE_ALL)
+    results = list(
+        client.index(
+            [
+                archive_service_pb2.IndexCasesRequest(dicom=good, frame=every),
+                archive_service_pb2.IndexCasesRequest(dicom=good),
+            ]
+        )
+    )
+    assert [result.WhichOneof("result") for result in results] == ["error", "indexed"]
