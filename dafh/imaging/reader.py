@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from struct import unpack_from
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom._dicom_dict import DicomDictionary
 
 from dafh.imaging.elements import IMPLICIT_VR, TAGS, DataSet, Tag
 from dafh.imaging.limits import Limits
@@ -31,6 +31,8 @@ LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 VRS = LONG_VRS | SHORT_VRS
 PIXEL_TAGS = frozenset({Tag.PIXEL_DATA, Tag.FLOAT_PIXEL_DATA, Tag.DOUBLE_FLOAT_PIXEL_DATA})
+#: Elements that are sequences by the dictionary of PS3.6.
+SEQUENCES = frozenset(tag for tag, row in DicomDictionary.items() if row[0] == "SQ")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -306,7 +308,4 @@ def _shown_syntax(encoding: _Encoding) -> str:
 
 
 def _implicit_vr(tag: int) -> str:
-    if tag in IMPLICIT_VR:
-        return IMPLICIT_VR[tag]
-    is_sequence = dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
-    return "SQ" if is_sequence else "UN"
+    return IMPLICIT_VR.get(tag) or ("SQ" if tag in SEQUENCES else "UN")
