@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Test processes: two fit the smallest machine that CI has.
 WORKERS ?= 2
+# Seconds of `make fuzz`.
+DURATION ?= 600
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,28 +13,34 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt --build-constra
 PINS := pyproject.toml constraints.txt
 SERVING := $(VENV)/.serving
 EVERYTHING := $(VENV)/.everything
+# The Milvus that tests and benchmarks start beside Milvus Lite; it is no part of an installation.
+STANDALONE := $(VENV)/milvus
 DESCRIPTORS := out/dafh.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long lint protos clean
+.PHONY: help setup setup-serving demo test test-long lint fuzz protos clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(EVERYTHING) ## Make .venv with everything, `.venv/bin/dafh` included.
+setup: $(EVERYTHING) $(STANDALONE)/.complete ## Make .venv with everything, `.venv/bin/dafh` included.
 
 setup-serving: $(SERVING) ## Make .venv with what serves, without torch: what the demo needs.
 
 demo: $(SERVING) ## Start the stack, index images, find them again. DATA=folder adds yours.
 	$(BIN)/python -m dafh_jobs.demo $(if $(DATA),--data "$(DATA)")
 
-test: $(EVERYTHING) ## Run all tests but the long ones.
+test: $(EVERYTHING) $(STANDALONE)/.complete ## Run all tests but the long ones.
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long"
 
-test-long: $(EVERYTHING) ## Run the long tests.
+test-long: $(EVERYTHING) $(STANDALONE)/.complete ## Run the long tests.
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m long
+
+fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings are in out/fuzz.
+	$(PIP) --quiet --editable '.[fuzz]'
+	$(BIN)/python -m fuzz --duration $(DURATION)
 
 lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contract.
 	$(BIN)/ruff format --check .
@@ -69,3 +77,11 @@ $(EVERYTHING): $(PINS) | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	$(BIN)/python -m dafh_local.install
 	touch $(SERVING) $@
+
+# A wheel that carries the server compressed; its Python part unpacks it here and is not used again.
+$(STANDALONE)/.complete: constraints-milvus.txt | $(BIN)/python
+	rm -rf $(STANDALONE)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --only-binary=:all: \
+		--target $(STANDALONE) --requirement constraints-milvus.txt
+	cd $(STANDALONE) && $(CURDIR)/$(BIN)/python -c "import milvus; milvus._initialize_data_files('server')"
+	touch $@

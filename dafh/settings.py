@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dafh.codes import DEFAULT_BITS
 from dafh.errors import Misconfigured, Reason
+from dafh.imaging.limits import DEFAULT_LIMITS, Limits, Policy
 
 Fragment = TypeVar("Fragment", bound=BaseSettings)
 
@@ -54,16 +55,58 @@ class TritonSettings(Settings):
 
 
 class MilvusSettings(Settings):
-    """Where Milvus serves, and how an archive is coded."""
+    """Where Milvus serves, how the two recognise each other, and how an archive is coded."""
 
+    #: ``http://host:port`` on this machine, ``https://host:port`` with the three files below.
     milvus_uri: str = "http://127.0.0.1:19530"
+    #: "" is the server's default database.
+    milvus_database: str = ""
+    #: PEM files of mutual TLS: who signed the server's certificate, our certificate, its key.
+    milvus_ca: Path | None = None
+    milvus_certificate: Path | None = None
+    milvus_key: Path | None = None
+    #: Name in the server's certificate, where it is not the host of the URI.
+    milvus_server_name: str = ""
+    #: File with ``user:password`` or a token, mode 0600.
+    milvus_credentials: Path | None = None
     bits: int = DEFAULT_BITS
+
+
+class DecodeSettings(Settings):
+    """How many processes decode files, and what is refused.
+
+    A single limit is set by two underscores and its name: ``DAFH_LIMITS__SECONDS``.
+    """
+
+    model_config = SettingsConfigDict(env_nested_delimiter="__")
+
+    #: Each may take `Limits.memory_bytes`.
+    decode_workers: int = Field(default_factory=lambda: processors(), ge=1, le=256)
+    limits: Limits = DEFAULT_LIMITS
+    #: Refuse what says that text is burned into its pixels, instead of warning.
+    refuse_burned_in: bool = False
+    #: Take DICOM files that some system would run as a program or unpack.
+    allow_executable_preamble: bool = False
+
+    @property
+    def policy(self) -> Policy:
+        """What is refused."""
+        return Policy(
+            limits=self.limits,
+            refuse_burned_in=self.refuse_burned_in,
+            allow_executable_preamble=self.allow_executable_preamble,
+        )
 
 
 class PatientKeySettings(Settings):
     """The file that holds the key of patient pseudonyms (64 hexadecimal digits, mode 0600)."""
 
     patient_key_file: Path
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def default_data_dir() -> Path:

@@ -7,8 +7,11 @@ luminance -> crop padding -> letterbox -> uint8. Training, gateway and jobs all 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +20,9 @@ from dafh.errors import InvalidInput, Reason
 from dafh.imaging.codecs import NATIVE, codec_for, decode_frame
 from dafh.imaging.colour import colour_to_grey
 from dafh.imaging.elements import Tag
-from dafh.imaging.fragments import encapsulated_frame
+from dafh.imaging.fragments import frame_fragments
 from dafh.imaging.image import Image, Metadata, PatientKeyer
-from dafh.imaging.limits import DEFAULT_LIMITS, Limits
+from dafh.imaging.limits import DEFAULT_POLICY, Limits, Policy
 from dafh.imaging.metadata import public_metadata
 from dafh.imaging.notes import Notes, Scopes
 from dafh.imaging.pixels import (
@@ -32,7 +35,7 @@ from dafh.imaging.pixels import (
 )
 from dafh.imaging.raster import read_jpeg_file, read_png
 from dafh.imaging.reader import Instance, PixelElement, read_instance
-from dafh.imaging.refusal import tag_name
+from dafh.imaging.refusal import memory_exceeded, tag_name
 from dafh.imaging.resize import crop_padding, letterbox
 from dafh.imaging.sniff import Kind, sniff
 from dafh.imaging.values import monochrome_to_grey
@@ -53,6 +56,20 @@ class _Picture:
     frame: int
     stored: Stored
     metadata: Metadata
+    notes: Notes
+
+
+class _File(Protocol):
+    """A file that was parsed."""
+
+    @property
+    def frames(self) -> int: ...
+
+    def number(self, frame: int) -> int:
+        """Return the frame number, from 1, that was asked for by number or `REPRESENTATIVE`."""
+
+    def picture(self, number: int) -> _Picture:
+        """Decode one frame."""
 
 
 def decode(
@@ -61,7 +78,8 @@ def decode(
     side: int,
     keyer: PatientKeyer | None = None,
     frame: int = 1,
-    limits: Limits = DEFAULT_LIMITS,
+    window: int | str = 1,
+    policy: Policy = DEFAULT_POLICY,
 ) -> Image:
     """Turn an image file into model input and public metadata.
 
@@ -74,9 +92,13 @@ def decode(
     keyer
         Makes the patient key; without it the key is "".
     frame
-        Frame number from 1, or `REPRESENTATIVE`. Only this frame is decoded.
-    limits
-        Bounds on the work.
+        Frame number from 1, or `REPRESENTATIVE`; for every frame there is `decode_all`. No other
+        frame is decoded.
+    window
+        Which of the file's windows to show a monochrome image through: its number from 1, or its
+        name, Window Center & Width Explanation (0028,1055).
+    policy
+        What is refused; its limits bound the work.
 
     Returns
     -------
@@ -89,8 +111,91 @@ def decode(
         With any reason of the group "The image" of `Reason`; the message names the element, the
         limit and the value, and nothing of the patient.
     """
-    notes = Notes()
-    picture = _READERS[sniff(data, limits)](data, frame, keyer, limits, notes)
+    with _memory(policy):
+        file = _open(data, keyer, window, policy)
+        return _image(file.picture(file.number(frame)), side)
+
+
+def decode_all(
+    data: bytes,
+    *,
+    side: int,
+    keyer: PatientKeyer | None = None,
+    window: int | str = 1,
+    policy: Policy = DEFAULT_POLICY,
+) -> Iterator[Image]:
+    """Turn every frame of a file into model input, in order.
+
+    The file is parsed once, when the first frame is asked for; one frame is in memory at a time.
+
+    Parameters
+    ----------
+    data, side, keyer, window, policy
+        As for `decode`.
+
+    Yields
+    ------
+    Image
+        As `decode` gives for the same frame number.
+
+    Raises
+    ------
+    InvalidInput
+        As `decode`; a damaged frame ends the iteration, and those before it have been yielded.
+    """
+    with _memory(policy):
+        file = _open(data, keyer, window, policy)
+    for number in range(1, file.frames + 1):
+        with _memory(policy):
+            image = _image(file.picture(number), side)
+        yield image
+
+
+def render(
+    data: bytes, *, frame: int = 1, window: int | str = 1, policy: Policy = DEFAULT_POLICY
+) -> tuple[NDArray[np.uint8], float]:
+    """Return a frame as a viewer would show it, before crop and letterbox.
+
+    Parameters
+    ----------
+    data, frame, window, policy
+        As for `decode`.
+
+    Returns
+    -------
+    tuple[NDArray[np.uint8], float]
+        Grey levels ``[rows, columns]``, and height over width of a pixel.
+
+    Raises
+    ------
+    InvalidInput
+        As `decode`.
+    """
+    with _memory(policy):
+        file = _open(data, None, window, policy)
+        picture = file.picture(file.number(frame))
+        return picture.grey, picture.pixel_aspect
+
+
+@contextmanager
+def _memory(policy: Policy) -> Iterator[None]:
+    """Say whose fault it is that memory ran out; only a limited process sees it happen."""
+    try:
+        yield
+    except MemoryError:
+        raise memory_exceeded(policy.limits) from None
+
+
+def _open(data: bytes, keyer: PatientKeyer | None, window: int | str, policy: Policy) -> _File:
+    kind = sniff(data, policy)
+    if kind is Kind.DICOM:
+        return _open_dicom(data, keyer, window, policy)
+    return _open_raster(_RASTERS[kind], data, policy)
+
+
+def _image(picture: _Picture, side: int) -> Image:
+    """Bring a frame into the model's geometry."""
+    notes = picture.notes
     cropped = crop_padding(picture.grey)
     if cropped.shape != picture.grey.shape:
         notes.applied.append("crop {} x {}".format(*cropped.shape))
@@ -107,34 +212,49 @@ def decode(
     )
 
 
-def render(
-    data: bytes, *, frame: int = 1, limits: Limits = DEFAULT_LIMITS
-) -> tuple[NDArray[np.uint8], float]:
-    """Return a frame as a viewer would show it, before crop and letterbox.
+@dataclass(frozen=True, slots=True)
+class _Dicom:
+    """A DICOM instance with pixels."""
 
-    Parameters
-    ----------
-    data, frame, limits
-        As for `decode`.
+    instance: Instance
+    form: PixelFormat
+    #: Frame number -> its values.
+    stored: Callable[[int], Stored]
+    metadata: Metadata
+    #: Of the instance: every frame's begin with them.
+    notes: Notes
+    window: int | str
 
-    Returns
-    -------
-    tuple[NDArray[np.uint8], float]
-        Grey levels ``[rows, columns]``, and height over width of a pixel.
+    @property
+    def frames(self) -> int:
+        return self.form.frames
 
-    Raises
-    ------
-    InvalidInput
-        As `decode`.
-    """
-    picture = _READERS[sniff(data, limits)](data, frame, None, limits, Notes())
-    return picture.grey, picture.pixel_aspect
+    def number(self, frame: int) -> int:
+        return frame_number(self.instance.data_set, self.form.frames, frame, REPRESENTATIVE)
+
+    def picture(self, number: int) -> _Picture:
+        data_set, metadata = self.instance.data_set, self.metadata
+        notes = Notes([*self.notes.applied], [*self.notes.warnings])
+        stored = self.stored(number)
+        scopes = Scopes(data_set, number)
+        if stored.photometric in (Photometric.MONOCHROME1, Photometric.MONOCHROME2):
+            grey = monochrome_to_grey(
+                stored,
+                scopes,
+                notes,
+                modality=metadata.modality,
+                body_part=metadata.body_part,
+                window=self.window,
+            )
+        else:
+            grey = colour_to_grey(stored, data_set, notes)
+        return _Picture(grey, _pixel_aspect(scopes, notes), number, stored, metadata, notes)
 
 
-def _read_dicom(
-    data: bytes, frame: int, keyer: PatientKeyer | None, limits: Limits, notes: Notes
-) -> _Picture:
-    instance = read_instance(data, limits)
+def _open_dicom(
+    data: bytes, keyer: PatientKeyer | None, window: int | str, policy: Policy
+) -> _Dicom:
+    instance = read_instance(data, policy.limits)
     if instance.pixels is None:
         raise InvalidInput(
             Reason.NO_PIXELS,
@@ -142,41 +262,35 @@ def _read_dicom(
             remedy="Send an image; reports, plans and directories cannot be searched with.",
             subject=tag_name(Tag.PIXEL_DATA),
         )
-    data_set = instance.data_set
-    form = pixel_format(data_set, instance.pixels, limits)
-    metadata = public_metadata(data_set, form, instance.transfer_syntax, keyer, notes)
-    frame = frame_number(data_set, form.frames, frame, REPRESENTATIVE)
-    stored = _stored_values(instance, instance.pixels, form, frame, limits)
-    scopes = Scopes(data_set, frame)
-    if stored.photometric in (Photometric.MONOCHROME1, Photometric.MONOCHROME2):
-        grey = monochrome_to_grey(
-            stored, scopes, notes, modality=metadata.modality, body_part=metadata.body_part
-        )
-    else:
-        grey = colour_to_grey(stored, data_set, notes)
-    return _Picture(grey, _pixel_aspect(scopes, notes), frame, stored, metadata)
+    data_set, notes = instance.data_set, Notes()
+    form = pixel_format(data_set, instance.pixels, policy.limits)
+    metadata = public_metadata(
+        data_set,
+        form,
+        instance.transfer_syntax,
+        keyer,
+        notes,
+        refuse_burned_in=policy.refuse_burned_in,
+    )
+    stored = _stored_values(instance, instance.pixels, form, policy.limits)
+    return _Dicom(instance, form, stored, metadata, notes, window)
 
 
 def _stored_values(
-    instance: Instance, pixels: PixelElement, form: PixelFormat, frame: int, limits: Limits
-) -> Stored:
-    """Undo the transfer syntax for one frame."""
+    instance: Instance, pixels: PixelElement, form: PixelFormat, limits: Limits
+) -> Callable[[int], Stored]:
+    """Return what undoes the transfer syntax for a frame, by its number."""
     syntax = instance.transfer_syntax
     if not pixels.encapsulated and syntax not in NATIVE:
         # Native values under a compressed syntax: some writers forget to correct the label.
         codec_for(syntax)
     if not pixels.encapsulated:
-        return native_frame(pixels, form, frame)
+        return partial(native_frame, pixels, form)
     codec = codec_for(syntax)
-    stream = encapsulated_frame(
-        pixels,
-        instance.data_set,
-        form.frames,
-        frame,
-        one_each=codec.one_each,
-        limits=limits,
+    frames = frame_fragments(
+        pixels, instance.data_set, form.frames, one_each=codec.one_each, limits=limits
     )
-    return decode_frame(codec, stream, form, limits)
+    return lambda number: decode_frame(codec, b"".join(frames[number - 1]), form, limits)
 
 
 def _pixel_aspect(scopes: Scopes, notes: Notes) -> float:
@@ -196,16 +310,18 @@ def _pixel_aspect(scopes: Scopes, notes: Notes) -> float:
     return 1.0
 
 
-def _read_raster(
-    read: Callable[[bytes, Limits], tuple[Stored, NDArray[np.uint8]]],
-) -> Callable[[bytes, int, PatientKeyer | None, Limits, Notes], _Picture]:
-    """Return a reader of a file format that has pixels only."""
+@dataclass(frozen=True, slots=True)
+class _Raster:
+    """A file of a format that has pixels only."""
 
-    def read_picture(
-        data: bytes, frame: int, _keyer: PatientKeyer | None, limits: Limits, notes: Notes
-    ) -> _Picture:
-        stored, grey = read(data, limits)
-        rows, columns = grey.shape
+    grey: NDArray[np.uint8]
+    stored: Stored
+
+    @property
+    def frames(self) -> int:
+        return 1
+
+    def number(self, frame: int) -> int:
         if frame not in (1, REPRESENTATIVE):
             raise InvalidInput(
                 Reason.FRAME_OUT_OF_RANGE,
@@ -213,18 +329,24 @@ def _read_raster(
                 remedy="Ask for frame 1.",
                 subject="frame",
             )
-        if stored.photometric is not Photometric.MONOCHROME2:
+        return 1
+
+    def picture(self, number: int) -> _Picture:
+        notes = Notes()
+        if self.stored.photometric is not Photometric.MONOCHROME2:
             notes.applied.append("luminance")
         # PS3.5 B.2: a UID from a UUID, here one that names the content.
-        content = uuid.uuid5(uuid.NAMESPACE_OID, stored.sha256())
+        content = uuid.uuid5(uuid.NAMESPACE_OID, self.stored.sha256())
+        rows, columns = self.grey.shape
         metadata = Metadata(f"2.25.{content.int}", "", "", rows=rows, columns=columns)
-        return _Picture(grey, 1.0, 1, stored, metadata)
-
-    return read_picture
+        return _Picture(self.grey, 1.0, number, self.stored, metadata, notes)
 
 
-_READERS = {
-    Kind.DICOM: _read_dicom,
-    Kind.PNG: _read_raster(read_png),
-    Kind.JPEG: _read_raster(read_jpeg_file),
-}
+def _open_raster(
+    read: Callable[[bytes, Limits], tuple[Stored, NDArray[np.uint8]]], data: bytes, policy: Policy
+) -> _Raster:
+    stored, grey = read(data, policy.limits)
+    return _Raster(grey, stored)
+
+
+_RASTERS = {Kind.PNG: read_png, Kind.JPEG: read_jpeg_file}

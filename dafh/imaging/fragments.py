@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 from struct import unpack_from
@@ -24,16 +25,10 @@ class _Fragment:
     value: memoryview
 
 
-def encapsulated_frame(
-    pixels: PixelElement,
-    data_set: DataSet,
-    frames: int,
-    frame: int,
-    *,
-    one_each: bool,
-    limits: Limits,
-) -> bytes:
-    """Return the compressed stream of one frame.
+def frame_fragments(
+    pixels: PixelElement, data_set: DataSet, frames: int, *, one_each: bool, limits: Limits
+) -> list[list[memoryview]]:
+    """Return the fragments of every frame; joined, those of one frame are its compressed stream.
 
     Parameters
     ----------
@@ -43,8 +38,6 @@ def encapsulated_frame(
         Where the Extended Offset Table is, if there is one.
     frames
         Number of frames.
-    frame
-        From 1.
     one_each
         The transfer syntax keeps each frame in one fragment (RLE: PS3.5 A.4.2).
     limits
@@ -59,25 +52,23 @@ def encapsulated_frame(
     table, fragments = _fragments(pixels.value, limits)
     if not fragments:
         raise undecodable("there is no fragment")
+    values = [fragment.value for fragment in fragments]
     if frames == 1:
-        return b"".join(fragment.value for fragment in fragments)
-    if len(fragments) == frames:
-        return bytes(fragments[frame - 1].value)
+        return [values]
+    if len(values) == frames:
+        return [[value] for value in values]
     starts = _starts(data_set, table, frames)
     if starts is None and not one_each:
         starts = _stream_starts(fragments)
     if starts is None or len(starts) != frames:
         found = len(fragments) if starts is None else len(starts)
         raise undecodable(f"{frames} frames are promised, {found} can be told apart")
-    bounds = [*starts, fragments[-1].offset + 1]
-    own = [
-        fragment.value
-        for fragment in fragments
-        if bounds[frame - 1] <= fragment.offset < bounds[frame]
-    ]
-    if not own:
-        raise undecodable(f"the offset of frame {frame} leads nowhere")
-    return b"".join(own)
+    offsets = [fragment.offset for fragment in fragments]
+    places = [*(bisect_left(offsets, start) for start in starts), len(offsets)]
+    for number, (first, last) in enumerate(pairwise(places), start=1):
+        if first == last:
+            raise undecodable(f"the offset of frame {number} leads nowhere")
+    return [values[first:last] for first, last in pairwise(places)]
 
 
 def _fragments(value: memoryview, limits: Limits) -> tuple[bytes, list[_Fragment]]:
@@ -97,12 +88,17 @@ def _fragments(value: memoryview, limits: Limits) -> tuple[bytes, list[_Fragment
             )
         items.append(_Fragment(position - origin, value[position + 8 : position + 8 + length]))
         if len(items) > limits.elements:
-            raise limit_exceeded("The number of fragments", "elements", limits.elements, len(items))
+            raise limit_exceeded(
+                Tag.PIXEL_DATA, "The number of fragments", "elements", limits.elements, len(items)
+            )
         position += 8 + length
         if len(items) == 1:
             origin = position
     else:
-        raise undecodable("the file ends before the last fragment")
+        # Some writers forget the delimiter; one that is there in part was cut off. Whether the last
+        # stream is whole, the codec finds out.
+        if position < len(value):
+            raise undecodable("the file ends before the last fragment")
     if not items:
         return b"", []
     return bytes(items[0].value), items[1:]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 #: Version of the way from bytes to pixels; part of every model version's metadata. Any change that
 #: alters an output pixel raises it.
-IMAGING_VERSION = 1
+IMAGING_VERSION = 2
 
 #: A keyed pseudonym of a patient, 64 hexadecimal digits; "" where the file names no patient.
 PatientKey = NewType("PatientKey", str)
@@ -58,7 +58,7 @@ class PatientKeyer:
 class Metadata:
     """The public elements of an instance (allow-list of the design; "" or 0 where absent).
 
-    Everything a caller may see, log or store. UIDs are syntactically valid (PS3.5 9.1).
+    Everything a caller may see, log or store. UIDs are of digits and dots, 64 characters at most.
     """
 
     sop_instance_uid: str

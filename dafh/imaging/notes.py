@@ -17,17 +17,21 @@ class Notes:
     applied: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def numbers(self, data_set: DataSet, tag: Tag) -> tuple[float, ...]:
+    def numbers(self, data_set: DataSet, tag: Tag, *, signed: bool = False) -> tuple[float, ...]:
         """Return the numbers of an element that only shapes the presentation.
 
         An unreadable one is left out with a warning: many writers get these wrong, and the image
         can be shown without.
         """
         try:
-            return data_set.numbers(tag)
+            return data_set.numbers(tag, signed=signed)
         except InvalidInput as error:
-            self.warnings.append(f"{tag_name(tag)} ignored: {error.reason.value}")
+            self.ignored(tag, error)
             return ()
+
+    def ignored(self, tag: Tag, error: InvalidInput) -> None:
+        """Warn that an element was left out."""
+        self.warnings.append(f"{tag_name(tag)} ignored: {error.reason.value}")
 
 
 class Scopes:
@@ -43,6 +47,7 @@ class Scopes:
         Tag.PIXEL_MEASURES_SEQUENCE,
         Tag.FRAME_VOI_LUT_SEQUENCE,
         Tag.PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
+        Tag.FRAME_ANATOMY_SEQUENCE,
     )
 
     def __init__(self, root: DataSet, frame: int) -> None:
@@ -51,6 +56,14 @@ class Scopes:
         macros = [item for group in groups for macro in self.MACROS for item in group.items(macro)]
         self._data_sets: Sequence[DataSet] = [*macros, root]
 
-    def having(self, tag: Tag) -> DataSet:
-        """Return the nearest data set with a value for `tag`, the root where none has one."""
-        return next((found for found in self._data_sets if tag in found), self._data_sets[-1])
+    @property
+    def root(self) -> DataSet:
+        """The instance's own data set."""
+        return self._data_sets[-1]
+
+    def having(self, *tags: Tag) -> DataSet:
+        """Return the nearest data set with a value for one of `tags`, the root if none has."""
+        for found in self._data_sets:
+            if any(tag in found for tag in tags):
+                return found
+        return self.root

@@ -42,6 +42,7 @@ class Photometric(StrEnum):
     YBR_PARTIAL_420 = "YBR_PARTIAL_420"
     YBR_ICT = "YBR_ICT"
     YBR_RCT = "YBR_RCT"
+    XYB = "XYB"
 
 
 ONE_SAMPLE = (Photometric.MONOCHROME1, Photometric.MONOCHROME2, Photometric.PALETTE_COLOR)
@@ -152,13 +153,14 @@ def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limit
     size = f"Rows {tag_name(Tag.ROWS)} x Columns {tag_name(Tag.COLUMNS)} x samples"
     one = rows * columns * samples
     if one > limits.frame_samples:
-        raise limit_exceeded(size, "frame_samples", limits.frame_samples, one)
+        raise limit_exceeded(Tag.ROWS, size, "frame_samples", limits.frame_samples, one)
     if frames > limits.frames:
-        subject = f"Number of Frames {tag_name(Tag.NUMBER_OF_FRAMES)}"
-        raise limit_exceeded(subject, "frames", limits.frames, frames)
+        raise limit_exceeded(
+            Tag.NUMBER_OF_FRAMES, "Number of Frames", "frames", limits.frames, frames
+        )
     if one * frames > limits.instance_samples:
         raise limit_exceeded(
-            f"{size} x frames", "instance_samples", limits.instance_samples, one * frames
+            Tag.ROWS, f"{size} x frames", "instance_samples", limits.instance_samples, one * frames
         )
 
 
@@ -189,15 +191,12 @@ def native_frame(pixels: PixelElement, form: PixelFormat, frame: int) -> Stored:
         raise undecodable(f"{needed} bytes are promised, {available} are there", _name(pixels))
     if form.allocated == 1:
         return _packed_bits(pixels, form, frame)
-    raw = pixels.value
-    if form.allocated == 8 and pixels.vr == "OW" and not pixels.little:
-        # PS3.5 D.3: bytes come in pairs, and a big-endian pair is swapped.
-        even = np.frombuffer(raw, np.uint8, available // 2 * 2)
-        raw = memoryview(even.reshape(-1, 2)[:, ::-1].tobytes())
+    size = form.allocated // 8
     start = bits // 8 * (frame - 1)
+    raw = _octets(pixels, start, start + size * samples) if size == 1 else pixels.value[start:]
     kind = "f" if form.floating else "u"
     order = "<" if pixels.little else ">"
-    flat = np.frombuffer(raw, f"{order}{kind}{form.allocated // 8}", samples, start)
+    flat = np.frombuffer(raw, f"{order}{kind}{size}", samples)
     if half:
         luma = flat.reshape(-1, 4)[:, :2].reshape(form.rows, form.columns)
         return Stored(luma, form.stored, form.photometric)
@@ -239,12 +238,21 @@ def _packed_bits(pixels: PixelElement, form: PixelFormat, frame: int) -> Stored:
     """Return a frame of single bits: least significant bit first, frames not on byte borders."""
     first = form.frame_samples * (frame - 1)
     stop = first + form.frame_samples
-    octets = np.frombuffer(pixels.value, np.uint8, -(-stop // 8) - first // 8, first // 8)
-    if pixels.vr == "OW" and not pixels.little:
-        whole = np.frombuffer(pixels.value, np.uint8, len(pixels.value) // 2 * 2)
-        octets = whole.reshape(-1, 2)[:, ::-1].reshape(-1)[first // 8 : -(-stop // 8)]
+    octets = _octets(pixels, first // 8, -(-stop // 8))
     bits = np.unpackbits(octets, bitorder="little")[first % 8 :][: form.frame_samples]
     return Stored(shaped(bits, form), 1, form.photometric)
+
+
+def _octets(pixels: PixelElement, start: int, stop: int) -> NDArray[np.uint8]:
+    """Return some bytes in order: those of a big-endian OW lie in swapped pairs (PS3.5 D.3)."""
+    if pixels.vr != "OW" or pixels.little:
+        return np.frombuffer(pixels.value, np.uint8, stop - start, start)
+    even = start - start % 2
+    swapped = pixels.value[even : stop + stop % 2]
+    if len(swapped) % 2:
+        raise undecodable("the last pair of bytes is cut short", _name(pixels))
+    pairs = np.frombuffer(swapped, np.uint8).reshape(-1, 2)
+    return pairs[:, ::-1].reshape(-1)[start - even : stop - even]
 
 
 def _photometric(data_set: DataSet) -> Photometric:

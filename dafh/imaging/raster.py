@@ -8,10 +8,13 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
+from pydicom.uid import JPEGBaseline8Bit
 
-from dafh.imaging.codecs import CODEC_FAULTS, decode_jpeg
+from dafh.imaging.codecs import CODEC_FAULTS, library_missing
+from dafh.imaging.codecs.jpeg import decode_jpeg
+from dafh.imaging.codecs.markers import LOSSLESS, read_jpeg
+from dafh.imaging.codecs.streams import Unserved
 from dafh.imaging.colour import rgb_to_grey, to_eight_bits
-from dafh.imaging.jpeg import read_jpeg
 from dafh.imaging.limits import Limits
 from dafh.imaging.pixels import Photometric, Stored, check_size
 from dafh.imaging.refusal import photometric_unsupported, undecodable
@@ -79,20 +82,23 @@ def read_jpeg_file(data: bytes, limits: Limits) -> tuple[Stored, NDArray[np.uint
         LIMIT_EXCEEDED, PHOTOMETRIC_UNSUPPORTED (four components), or PIXELS_UNDECODABLE.
     """
     header = read_jpeg(data)
-    if len(header.components) not in (1, 3):
-        raise photometric_unsupported(f"of a JPEG with {len(header.components)} components")
-    if header.process > 0xC2 or header.precision != 8:
-        raise undecodable(f"a JPEG file of {header.precision} bit or lossless is not read", "SOF")
-    check_size(header.rows, header.columns, len(header.components), 1, limits)
+    samples, bits = len(header.components), header.precision
+    if samples not in (1, 3):
+        raise photometric_unsupported(f"of a JPEG with {samples} components")
+    check_size(header.rows, header.columns, samples, 1, limits)
     try:
-        values = decode_jpeg(header)
+        values = decode_jpeg(data, header)
+    except ImportError:
+        raise library_missing(JPEGBaseline8Bit) from None
+    except Unserved as unserved:
+        raise undecodable(f"a JPEG file {unserved} is not read", "SOF") from None
     except CODEC_FAULTS:
         raise undecodable("the JPEG stream is damaged or cut short", "SOS") from None
-    if len(header.components) == 1:
-        return Stored(values, 8, Photometric.MONOCHROME2), values
-    if header.is_rgb:
-        return Stored(values, 8, Photometric.RGB), rgb_to_grey(values, 8)
-    return Stored(values, 8, Photometric.YBR_FULL), np.ascontiguousarray(values[..., 0])
+    if samples == 1:
+        return Stored(values, bits, Photometric.MONOCHROME2), to_eight_bits(values, bits)
+    if header.is_rgb or header.process == LOSSLESS:
+        return Stored(values, bits, Photometric.RGB), rgb_to_grey(values, bits)
+    return Stored(values, bits, Photometric.YBR_FULL), to_eight_bits(values[..., 0], bits)
 
 
 def _bare_png(data: bytes) -> tuple[bytes, bytes]:

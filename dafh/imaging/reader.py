@@ -131,17 +131,17 @@ class _Reader:
             raise malformed(level.tag, "the file ends inside it")
         self.stack.pop()
 
-    def _count(self) -> None:
+    def _count(self, tag: int) -> None:
         self.elements += 1
         if self.elements > self.limits.elements:
             raise limit_exceeded(
-                "The number of data elements", "elements", self.limits.elements, self.elements
+                tag, "The number of data elements", "elements", self.limits.elements, self.elements
             )
         # Sequences and their items alternate on the stack, above the data set itself.
         depth = len(self.stack) // 2
         if depth > self.limits.nesting_depth:
             raise limit_exceeded(
-                "The nesting of sequences", "nesting_depth", self.limits.nesting_depth, depth
+                tag, "The nesting of sequences", "nesting_depth", self.limits.nesting_depth, depth
             )
 
     def _item(self, level: _Level, end: int) -> None:
@@ -149,7 +149,7 @@ class _Reader:
         if end - self.position < 8:
             raise malformed(level.tag, "the file ends inside an item's header")
         tag, length = level.encoding.header(self.data, self.position)
-        self._count()
+        self._count(level.tag)
         self.position += 8
         if tag == SEQUENCE_END and level.end is None:
             self.stack.pop()
@@ -165,7 +165,7 @@ class _Reader:
     def _element(self, level: _Level, end: int, *, at_root: bool) -> PixelElement | None:
         """Read one element; return it if it is the pixel data, which ends the reading."""
         tag, vr, length = self._header(level, end)
-        self._count()
+        self._count(tag)
         if tag == ITEM_END and level.end is None and not at_root:
             self.stack.pop()
             return None
@@ -270,7 +270,7 @@ def inflate(deflated: memoryview | bytes, limit: int, tag: int) -> bytes:
     except zlib.error:
         raise malformed(tag, "the deflated stream is broken") from None
     if len(inflated) > limit:
-        raise limit_exceeded("The inflated data", "inflated_bytes", limit, len(inflated))
+        raise limit_exceeded(tag, "The inflated data", "inflated_bytes", limit, len(inflated))
     if not stream.eof:
         raise malformed(tag, "the deflated stream is cut short")
     return inflated

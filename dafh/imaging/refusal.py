@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dafh.errors import InvalidInput, Reason
+from dafh.imaging.limits import Limits
 
 
 def tag_name(tag: int) -> str:
@@ -27,13 +28,25 @@ def malformed(tag: int, fault: str) -> InvalidInput:
     )
 
 
-def limit_exceeded(subject: str, limit: str, allowed: int, value: int) -> InvalidInput:
-    """Return the error for a file beyond the named field of `Limits`."""
+def limit_exceeded(tag: int, what: str, limit: str, allowed: int, value: int) -> InvalidInput:
+    """Return the error for a file beyond the named field of `Limits`, noticed at an element."""
+    subject = tag_name(tag)
+    named = what if subject in what else f"{what} at {subject}"
     return InvalidInput(
         Reason.LIMIT_EXCEEDED,
-        f"{subject} exceeds the limit {limit}: {value} > {allowed}.",
+        f"{named} exceeds the limit {limit}: {value} > {allowed}.",
         remedy="Send a smaller object, or have the operator raise the limit.",
         subject=subject,
+    )
+
+
+def memory_exceeded(limits: Limits) -> InvalidInput:
+    """Return the error for a file that no memory is left for."""
+    return InvalidInput(
+        Reason.LIMIT_EXCEEDED,
+        f"Decoding the file exceeds the limit memory_bytes: > {limits.memory_bytes}.",
+        remedy="Send a smaller object, or have the operator raise the limit.",
+        subject="memory_bytes",
     )
 
 
@@ -41,7 +54,7 @@ def undecodable(fault: str, subject: str = "(7FE0,0010)") -> InvalidInput:
     """Return the error for pixel data that no codec can turn into the image the header promises."""
     return InvalidInput(
         Reason.PIXELS_UNDECODABLE,
-        f"The pixel data cannot be decoded: {fault}.",
+        f"The pixel data {subject} cannot be decoded: {fault}.",
         remedy="Send the complete file; if it is, export it again in another transfer syntax.",
         subject=subject,
     )

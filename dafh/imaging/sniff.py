@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from dafh.errors import InvalidInput, Reason
-from dafh.imaging.limits import Limits
+from dafh.imaging.limits import Policy
 
 PREAMBLE = 128
 MAGIC = b"DICM"
@@ -36,7 +36,7 @@ class Kind(StrEnum):
     JPEG = "JPEG"
 
 
-def sniff(data: bytes, limits: Limits) -> Kind:
+def sniff(data: bytes, policy: Policy) -> Kind:
     """Say what `data` is.
 
     Raises
@@ -46,15 +46,16 @@ def sniff(data: bytes, limits: Limits) -> Kind:
     """
     if not data:
         raise InvalidInput(Reason.EMPTY_INPUT, "The file is empty.", remedy="Send an image.")
-    if len(data) > limits.request_bytes:
+    most = policy.limits.request_bytes
+    if len(data) > most:
         raise InvalidInput(
             Reason.TOO_LARGE,
-            f"The file exceeds the limit request_bytes: {len(data)} > {limits.request_bytes}.",
+            f"The file exceeds the limit request_bytes: {len(data)} > {most}.",
             remedy="Send a single image, or have the operator raise the limit.",
             subject="request_bytes",
         )
     for start, what in EXECUTABLE_STARTS.items():
-        if data.startswith(start):
+        if data.startswith(start) and not policy.allow_executable_preamble:
             raise InvalidInput(
                 Reason.EXECUTABLE_PREAMBLE,
                 f"The file starts like a {what}.",

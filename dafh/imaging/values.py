@@ -3,20 +3,27 @@
 Stored values -> modality LUT or rescale (PS3.3 C.11.1) -> VOI LUT or window (C.11.2) -> inversion
 for MONOCHROME1 (C.7.6.3.1.2). Every step maps one value to one: it runs over the values that can
 occur rather than over the pixels, and the pixels look their grey level up.
+
+Overlays and Presentation LUTs of more than a shape are no part of what is shown, nor is a
+supplemental palette (C.7.6.19): its colours code a measurement on top of the grey image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dafh.imaging.elements import DataSet, Tag
-from dafh.imaging.lut import Lut, read_lut
+from dafh.imaging.elements import Tag
+from dafh.imaging.lut import read_lut
 from dafh.imaging.notes import Notes, Scopes
 from dafh.imaging.pixels import Photometric, Stored, StoredValues
-from dafh.imaging.windows import WHITE, VoiFunction, Window, default_window
+from dafh.imaging.suv import suv_factor
+from dafh.imaging.voi import Voi, file_voi
+from dafh.imaging.windows import WHITE, Unit, percentile_window, preset_window
 
 #: A wider span of stored values is mapped pixel by pixel.
 TABLE_SPAN = 2**16
@@ -24,35 +31,71 @@ TABLE_SPAN = 2**16
 #: Beyond it, either way, a number is taken for damage: sums and products would overflow.
 HUGE = 1e100
 
+#: Bytes of a floating-point value -> its padding value and range limit (PS3.3 C.7.6.24).
+FLOAT_PADDING = {
+    4: (Tag.FLOAT_PADDING_VALUE, Tag.FLOAT_PADDING_RANGE_LIMIT),
+    8: (Tag.DOUBLE_FLOAT_PADDING_VALUE, Tag.DOUBLE_FLOAT_PADDING_RANGE_LIMIT),
+}
+INTEGER_PADDING = (Tag.PIXEL_PADDING_VALUE, Tag.PIXEL_PADDING_RANGE_LIMIT)
+
+#: Rescale Types (0028,1054) of CT that mean Hounsfield units (PS3.3 C.11.1.1.2, C.8.2.1).
+HOUNSFIELD = frozenset({"", "HU", "HU_MOD"})
+
+#: Value 3 of Image Type (0008,0008), PS3.3 C.8.2.1.1.1.
+LOCALIZER = "LOCALIZER"
+
+#: Presentation LUT Shape (2050,0020) that agrees with Photometric Interpretation (PS3.3 C.8.11.3).
+#: Where they contradict each other, which the standard forbids, the latter counts: every image must
+#: have it, while a shape of IDENTITY is often written by rote. Our choice; dcmtk trusts the shape.
+SHAPES = {Photometric.MONOCHROME1: "INVERSE", Photometric.MONOCHROME2: "IDENTITY"}
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
     """The values that an image is mapped through."""
 
-    #: float64 ``[n]``: stored values.
+    #: ``[rows, columns]``.
+    pixels: StoredValues
+    #: float64 ``[n]``: every whole number from the least to the greatest of the pixels, or, where
+    #: these are too many or not whole, the pixels themselves.
     stored: NDArray[np.float64]
-    #: int64 ``[n]``: pixels that have each.
-    counts: NDArray[np.int64]
-    #: ``[rows, columns]`` of positions in `stored`; `None` where that is the flat image itself.
-    places: NDArray[np.int64] | None
-    shape: tuple[int, ...]
+    #: The least pixel; `None` where `stored` are the pixels themselves.
+    first: int | None
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many pixels have each value, ``[n]``."""
+        if self.first is None:
+            return np.ones(self.stored.size, np.int64)
+        places = self._places()
+        # Unsigned differences wrap around, as the low bits do.
+        first = self.first % (np.iinfo(places.dtype).max + 1)
+        return np.bincount((places - places.dtype.type(first)).ravel(), minlength=self.stored.size)
 
     def image(self, greys: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image ``[rows, columns]`` of the grey levels ``[n]``."""
-        return greys.reshape(self.shape) if self.places is None else greys[self.places]
+        if self.first is None:
+            return greys.reshape(self.pixels.shape)
+        places = self._places()
+        table = np.zeros(np.iinfo(places.dtype).max + 1, np.uint8)
+        table[: greys.size] = greys
+        return np.asarray(cv2.LUT(places, np.roll(table, self.first)), np.uint8)
+
+    def _places(self) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the low 8 or 16 bits of the pixels, which tell values of so short a span apart."""
+        pixels = np.ascontiguousarray(self.pixels)
+        size = min(pixels.itemsize, np.dtype(np.uint16).itemsize)
+        return pixels.view(f"u{size}") if pixels.itemsize == size else pixels.astype(f"u{size}")
 
 
-def domain(values: StoredValues) -> Domain:
+def domain(pixels: StoredValues) -> Domain:
     """Return the domain of an image ``[rows, columns]``."""
-    if values.dtype.kind in "iu":
-        low, high = int(values.min()), int(values.max())
+    if pixels.dtype.kind in "iu":
+        low, high = int(pixels.min()), int(pixels.max())
         if high - low < TABLE_SPAN:
-            places = values.astype(np.int64) - low
-            counts = np.bincount(places.ravel(), minlength=high - low + 1)
-            stored = np.arange(low, high + 1, dtype=np.float64)
-            return Domain(stored, counts, places, values.shape)
-    flat = values.astype(np.float64).ravel()
-    return Domain(flat, np.ones(flat.size, np.int64), None, values.shape)
+            return Domain(pixels, np.arange(high - low + 1, dtype=np.float64) + float(low), low)
+    # What is no number is told apart later, as padding.
+    with np.errstate(invalid="ignore"):
+        return Domain(pixels, pixels.astype(np.float64).ravel(), None)
 
 
 def monochrome_to_grey(
@@ -62,6 +105,7 @@ def monochrome_to_grey(
     *,
     modality: str,
     body_part: str,
+    window: int | str = 1,
 ) -> NDArray[np.uint8]:
     """Return what a viewer would show.
 
@@ -75,6 +119,9 @@ def monochrome_to_grey(
         Takes what was done.
     modality, body_part
         As in `Metadata`: they choose the default window.
+    window
+        Which of the file's VOI LUTs and windows to apply: its number from 1, or its name. If it
+        has none such, the first, with a warning.
 
     Returns
     -------
@@ -84,95 +131,115 @@ def monochrome_to_grey(
     Raises
     ------
     InvalidInput
-        DICOM_MALFORMED: a look-up table is broken.
+        DICOM_MALFORMED: the modality LUT is broken, without which values mean nothing.
     """
-    signed = stored.values.dtype.kind == "i"
     found = domain(stored.values)
-    padding = _padding(found.stored, scopes, signed=signed)
-    values = np.where(padding, 0.0, found.stored)
-    values = _modality(values, scopes, notes, signed=signed)
-    counts = np.where(padding, 0, found.counts)
-    greys = _voi(values, scopes, notes, signed=signed)
-    if greys is None:
-        window = default_window(modality, body_part, values, counts)
-        notes.applied.append(f"default window {window}")
-        greys = window.grey(values)
+    padding = _padding(found, scopes, notes)
+    values = found.stored if padding is None else np.where(padding, 0.0, found.stored)
+    rescaled = _modality(values, stored, scopes, notes)
+    values = rescaled.values
+    voi: Voi | None = file_voi(scopes, notes, window, signed=rescaled.least < 0)
+    if voi is None:
+        values, unit = _in_unit(rescaled, scopes, notes, modality)
+        voi = preset_window(modality, body_part, unit)
+        if voi is None:
+            counts = found.counts()
+            counts = counts if padding is None else np.where(padding, 0, counts)
+            voi = percentile_window(modality, unit, values, counts)
+        notes.applied.append(f"default {voi}")
+    greys = voi.grey(values)
+    if scopes.root.text(Tag.PRESENTATION_LUT_SHAPE) not in ("", SHAPES[stored.photometric]):
+        notes.warnings.append("(2050,0020) ignored: (0028,0004) says what is white")
     if stored.photometric is Photometric.MONOCHROME1:
         notes.applied.append("invert")
         greys = WHITE - greys
-    if padding.any() and (found.counts * padding).any():
+    levels = np.rint(greys).astype(np.uint8)
+    if padding is not None:
         notes.applied.append("padding to black")
-    greys = np.where(padding, 0.0, greys)
-    return found.image(np.rint(greys).astype(np.uint8))
+        levels[padding] = 0
+    return found.image(levels)
 
 
-def _padding(stored: NDArray[np.float64], scopes: Scopes, *, signed: bool) -> NDArray[np.bool_]:
-    """Say which stored values are no image (PS3.3 C.7.5.1.1.2); NaN and infinity are none."""
-    unreal = ~(np.abs(stored) < HUGE)
-    data_set = scopes.having(Tag.PIXEL_PADDING_VALUE)
-    if Tag.PIXEL_PADDING_VALUE not in data_set:
-        return unreal
-    value = data_set.integer(Tag.PIXEL_PADDING_VALUE, signed=signed)
-    limit = data_set.integer(Tag.PIXEL_PADDING_RANGE_LIMIT, value, signed=signed)
-    low, high = min(value, limit), max(value, limit)
-    return unreal | ((stored >= low) & (stored <= high))
+def _padding(found: Domain, scopes: Scopes, notes: Notes) -> NDArray[np.bool_] | None:
+    """Say which stored values are no image; `None` where no pixel has such a value.
+
+    PS3.3 C.7.5.1.1.2: one value, or a range with both of its limits, which come in any order. NaN
+    and infinity are no image either.
+    """
+    kind, size = found.pixels.dtype.kind, found.pixels.dtype.itemsize
+    first, last = FLOAT_PADDING[size] if kind == "f" else INTEGER_PADDING
+    data_set = scopes.having(first)
+    value = notes.numbers(data_set, first, signed=kind == "i")[:1]
+    ends = value and value + notes.numbers(data_set, last, signed=kind == "i")[:1]
+    if not ends and kind != "f":
+        return None
+    padding = np.zeros(found.stored.shape, np.bool_)
+    if kind == "f":
+        padding |= ~(np.abs(found.stored) < HUGE)
+    if ends:
+        padding |= (found.stored >= min(ends)) & (found.stored <= max(ends))
+    if not padding.any():
+        return None
+    # The least and the greatest value occur; those between may not.
+    sure = found.first is None or padding[0] or padding[-1]
+    return padding if sure or found.image(padding.view(np.uint8)).any() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """Values after the modality step."""
+
+    #: float64 ``[n]``.
+    values: NDArray[np.float64]
+    #: The least that stored values of so many bits can give.
+    least: float
+    #: Rescale Type, or Modality LUT Type; `None` where the file does not say how to rescale.
+    kind: str | None
 
 
 def _modality(
-    values: NDArray[np.float64], scopes: Scopes, notes: Notes, *, signed: bool
-) -> NDArray[np.float64]:
+    values: NDArray[np.float64], stored: Stored, scopes: Scopes, notes: Notes
+) -> Rescaled:
+    signed = stored.values.dtype.kind == "i"
     tables = scopes.having(Tag.MODALITY_LUT_SEQUENCE).items(Tag.MODALITY_LUT_SEQUENCE)
     if tables:
         notes.applied.append("modality LUT")
-        return read_lut(tables[0], signed=signed)(values)
-    slopes = notes.numbers(scopes.having(Tag.RESCALE_SLOPE), Tag.RESCALE_SLOPE)
-    intercepts = notes.numbers(scopes.having(Tag.RESCALE_INTERCEPT), Tag.RESCALE_INTERCEPT)
+        table = read_lut(tables[0], signed=signed)
+        return Rescaled(table(values), 0.0, tables[0].text(Tag.MODALITY_LUT_TYPE) or None)
+    least = 0.0 if stored.values.dtype.kind == "u" else -(2.0 ** (stored.bits - 1))
+    data_set = scopes.having(Tag.RESCALE_SLOPE, Tag.RESCALE_INTERCEPT)
+    slopes = notes.numbers(data_set, Tag.RESCALE_SLOPE)
+    intercepts = notes.numbers(data_set, Tag.RESCALE_INTERCEPT)
+    if not slopes and not intercepts:
+        return Rescaled(values, least, None)
     slope, intercept = (*slopes, 1.0)[0], (*intercepts, 0.0)[0]
     if slope == 0 or abs(slope) > HUGE or abs(intercept) > HUGE:
         notes.warnings.append("(0028,1052) and (0028,1053) ignored: they would erase the image")
-        return values
+        return Rescaled(values, least, None)
+    kind = data_set.text(Tag.RESCALE_TYPE)
     if (slope, intercept) == (1.0, 0.0):
-        return values
+        return Rescaled(values, least, kind)
     notes.applied.append(f"rescale {slope:g} {intercept:+g}")
-    return values * slope + intercept
+    least = min(end * slope + intercept for end in (least, least + 2.0**stored.bits - 1))
+    return Rescaled(values * slope + intercept, least, kind)
 
 
-def _voi(
-    values: NDArray[np.float64], scopes: Scopes, notes: Notes, *, signed: bool
-) -> NDArray[np.float64] | None:
-    """Return grey levels by the file's own VOI LUT or first window; `None` where it has none."""
-    tables = scopes.having(Tag.VOI_LUT_SEQUENCE).items(Tag.VOI_LUT_SEQUENCE)
-    if tables:
-        notes.applied.append("VOI LUT")
-        # Inputs are what the modality step gives, which has a sign of its own.
-        below_zero = signed or bool((values < 0).any())
-        return _full_range(read_lut(tables[0], signed=below_zero), values)
-    window = _own_window(scopes.having(Tag.WINDOW_CENTER), notes)
-    if window is None:
-        return None
-    notes.applied.append(f"window {window}")
-    return window.grey(values)
-
-
-def _full_range(table: Lut, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map through a VOI LUT onto the full grey range (PS3.3 C.11.2.1.1)."""
-    # Some writers say fewer bits than the entries have.
-    peak = max(2.0**table.bits - 1, float(table.entries.max()))
-    return table(values) * (WHITE / peak)
-
-
-def _own_window(data_set: DataSet, notes: Notes) -> Window | None:
-    """Return the first window of a data set, `None` where it has none that makes sense."""
-    centers = notes.numbers(data_set, Tag.WINDOW_CENTER)
-    widths = notes.numbers(data_set, Tag.WINDOW_WIDTH)
-    if not centers or not widths:
-        return None
-    name = data_set.text(Tag.VOI_LUT_FUNCTION) or VoiFunction.LINEAR
-    if name not in set(VoiFunction):
-        notes.warnings.append("(0028,1056) ignored: an unknown VOI LUT function")
-        name = VoiFunction.LINEAR
-    window = Window(centers[0], widths[0], VoiFunction(name))
-    if not window.valid:
-        notes.warnings.append(f"(0028,1051) ignored: a width of {window.width:g} has no meaning")
-        return None
-    return window
+def _in_unit(
+    rescaled: Rescaled, scopes: Scopes, notes: Notes, modality: str
+) -> tuple[NDArray[np.float64], Unit]:
+    """Return values for a default window, and what they count."""
+    if rescaled.kind is None:
+        return rescaled.values, Unit.OTHER
+    match modality:
+        case "PT":
+            factor = suv_factor(scopes.root, notes)
+            if factor is not None:
+                notes.applied.append("SUV")
+                return rescaled.values * factor, Unit.SUV
+        case "CT":
+            # PS3.3 C.8.2.1: Hounsfield units unless a Rescale Type says otherwise; those of a
+            # localizer are no absorption of one place.
+            localizer = LOCALIZER in scopes.root.texts(Tag.IMAGE_TYPE)[2:3]
+            if rescaled.kind in HOUNSFIELD and not localizer:
+                return rescaled.values, Unit.HOUNSFIELD
+    return rescaled.values, Unit.OTHER

@@ -1,6 +1,7 @@
 """From values to grey levels: windows, and which one to take when the file names none.
 
-VOI functions: PS3.3 C.11.2.1.2 and C.11.2.1.3.
+VOI functions: PS3.3 C.11.2.1.2 and C.11.2.1.3. The standard has no default window: those here are
+our choice.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Window:
 
     def __str__(self) -> str:
         kind = "" if self.function is VoiFunction.LINEAR else f" {self.function.value}"
-        return f"{self.center:g}/{self.width:g}{kind}"
+        return f"window {self.center:g}/{self.width:g}{kind}"
 
 
 def _linear(values: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
@@ -78,14 +79,24 @@ _FUNCTIONS = {
     VoiFunction.SIGMOID: _sigmoid,
 }
 
+
+class Unit(StrEnum):
+    """What rescaled values count, as far as a default window depends on it."""
+
+    HOUNSFIELD = "HU"
+    #: Standardised uptake values.
+    SUV = "SUV"
+    OTHER = ""
+
+
 SOFT_TISSUE = Window(40, 400)
 BONE = Window(400, 1800)
 BRAIN = Window(40, 80)
 
-#: Modality -> Body Part Examined -> window in the unit of the rescaled values (Hounsfield units);
-#: "" for every other body part. The usual presets of a reading room.
-DEFAULT_WINDOWS: dict[str, dict[str, Window]] = {
-    "CT": {
+#: Modality and unit -> Body Part Examined -> window; "" for every other body part. The usual
+#: presets of a reading room.
+DEFAULT_WINDOWS: dict[tuple[str, Unit], dict[str, Window]] = {
+    ("CT", Unit.HOUNSFIELD): {
         "": SOFT_TISSUE,
         "HEAD": BRAIN,
         "BRAIN": BRAIN,
@@ -110,19 +121,39 @@ DEFAULT_WINDOWS: dict[str, dict[str, Window]] = {
 #: values of MR, PET, ultrasound and mammography have no unit in common.
 CLIPPED_PERCENT = 1.0
 
+#: Modalities whose zero means that there is nothing: it is black.
+BLACK_AT_ZERO = frozenset({"PT"})
 
-def default_window(
-    modality: str,
-    body_part: str,
-    values: NDArray[np.float64],
-    counts: NDArray[np.int64],
-) -> Window:
-    """Return the window for an image that names none.
+#: Unit -> the least value that may be white. A slice without uptake is to stay dark, not to show
+#: its noise; a liver has an SUV of about 2.5.
+LEAST_WHITE = {Unit.SUV: 2.5}
+
+
+def preset_window(modality: str, body_part: str, unit: Unit) -> Window | None:
+    """Return the window for an image that names none, by what it shows; `None` if there is none.
 
     Parameters
     ----------
     modality, body_part
         As in `Metadata`.
+    unit
+        Of the values.
+    """
+    parts = DEFAULT_WINDOWS.get((modality, unit))
+    return None if parts is None else parts.get(body_part, parts[""])
+
+
+def percentile_window(
+    modality: str, unit: Unit, values: NDArray[np.float64], counts: NDArray[np.int64]
+) -> Window:
+    """Return the window for an image that names none, by its values.
+
+    Parameters
+    ----------
+    modality
+        As in `Metadata`.
+    unit
+        Of the values.
     values
         float64 ``[n]``: the values that occur, in any order.
     counts
@@ -131,13 +162,12 @@ def default_window(
     Returns
     -------
     Window
-        That of the table, else from the 1st to the 99th percentile, else (most of the image being
-        one value) from the least to the greatest value; at least a hair wide.
+        From the 1st percentile (or zero) to the 99th, else (most of the image being one value)
+        from the least to the greatest value; at least a hair wide.
     """
-    parts = DEFAULT_WINDOWS.get(modality)
-    if parts is not None:
-        return parts.get(body_part, parts[""])
     low, high = percentiles(values, counts, (CLIPPED_PERCENT, 100 - CLIPPED_PERCENT))
+    if modality in BLACK_AT_ZERO:
+        low, high = 0.0, max(high, LEAST_WHITE.get(unit, high))
     if high <= low:
         low, high = percentiles(values, counts, (0, 100))
     # A uniform image is shown at mid-grey.

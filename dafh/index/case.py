@@ -13,16 +13,23 @@ from dafh.imaging.image import PatientKey
 #: Primary key of a case: 32 hexadecimal digits.
 CaseId = NewType("CaseId", str)
 
+#: Name of a coding within its archive, from model hash and code length: 16 hexadecimal digits.
+CodingKey = NewType("CodingKey", str)
+
 #: Tenant of callers without an identity, and the archive they get when they name none.
 DEFAULT_TENANT = "default"
 DEFAULT_ARCHIVE = "default"
 
 
+def digest(*parts: str) -> str:
+    """Return the SHA-256 of texts, hexadecimal; no two lists of texts are written the same way."""
+    text = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+    return hashlib.sha256(text).hexdigest()
+
+
 def case_id(tenant: str, archive: str, sop_instance_uid: str, frame: int) -> CaseId:
     """Return the key of a frame: the same frame has the same key whenever it arrives."""
-    parts = [tenant, archive, sop_instance_uid, str(frame)]
-    text = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-    return CaseId(hashlib.sha256(text).hexdigest()[:32])
+    return CaseId(digest(tenant, archive, sop_instance_uid, str(frame))[:32])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,13 @@ class Coding:
     bits: int
     #: Public name of the key that made the patient keys.
     key_id: str
+    #: Whether its cases lie in a collection with those of other archives and tenants.
+    shared: bool = False
+
+    @property
+    def key(self) -> CodingKey:
+        """Its name within the archive."""
+        return CodingKey(digest(self.model_hash, str(self.bits))[:16])
 
     def require_model(self, model_hash: str) -> None:
         """Refuse to mix codes of two models.

@@ -7,11 +7,9 @@ wrong length, and sixteen thousand of them become packed codes in one numpy call
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,11 @@ from numpy.typing import NDArray
 from dafh.codes import HashCode
 from dafh.errors import Internal, Reason
 from dafh.imaging.image import PatientKey
-from dafh.index.case import Case, CaseId, Coding
+from dafh.index.case import Case, CaseId, Coding, digest
+from dafh.index.filters.milvus import literal, literals, written
+from dafh.index.filters.tree import Filter
 from dafh.index.port import Exclude
-from dafh.index.schema import FIELDS, HEX_128, Kind, Source
+from dafh.index.schema import FIELDS, HEX_128, Kind, Source, fields_of
 
 #: Version of the layout, kept in each collection's description.
 LAYOUT = 1
@@ -36,23 +36,31 @@ FULL = [
 ]
 
 _WORD_BYTES = 8
-#: Every value that is written into an expression is spelt with these only.
-_SAFE = re.compile(r"[0-9A-Za-z._-]+")
+
+
+def archive_key(tenant: str, archive: str) -> str:
+    """Return what stands for an archive in names: 32 hexadecimal digits."""
+    return digest(tenant, archive)[:32]
 
 
 def archive_prefix(tenant: str, archive: str) -> str:
     """Return how the names of all collections of one archive begin."""
-    return f"dafh_{_digest(tenant, archive)[:32]}_"
+    return f"dafh_{archive_key(tenant, archive)}_"
 
 
 def collection_name(coding: Coding) -> str:
     """Return the name of a coding's collection: the same wherever it is asked for."""
-    own = _digest(coding.model_hash, str(coding.bits))[:16]
-    return archive_prefix(coding.tenant, coding.archive) + own
+    home = "dafh_shared_" if coding.shared else archive_prefix(coding.tenant, coding.archive)
+    return home + coding.key
 
 
 def describe(coding: Coding) -> str:
-    """Return the collection's description: the coding, readable without knowing it."""
+    """Return the collection's description: the coding, readable without knowing it.
+
+    A shared collection belongs to no tenant, and its description names none.
+    """
+    if coding.shared:
+        coding = replace(coding, tenant="", archive="", key_id="")
     return json.dumps({"layout": LAYOUT, **asdict(coding)}, sort_keys=True)
 
 
@@ -67,6 +75,8 @@ def read_description(text: str) -> Coding:
     try:
         facts = json.loads(text)
         if facts["layout"] == LAYOUT:
+            # A collection from before there were shared ones does not say that it is none.
+            facts = {"shared": False, **facts}
             return Coding(**{field.name: facts[field.name] for field in fields(Coding)})
     except (ValueError, KeyError, TypeError):
         pass
@@ -103,7 +113,7 @@ def packed_codes(words: Sequence[int], bits: int) -> NDArray[np.uint8]:
 def row_of(case: Case, coding: Coding) -> dict[str, str | int | bytes]:
     """Return the row that stores a case."""
     row: dict[str, str | int | bytes] = {}
-    for field in FIELDS:
+    for field in fields_of(coding):
         if field.kind is Kind.CODE:
             row[field.name] = case.code.packed
         elif field.kind is Kind.CODE_WORD:
@@ -136,8 +146,11 @@ def expression(
     coding: Coding,
     *,
     exclude: Exclude | None = None,
-    ids: Iterable[CaseId] | None = None,
+    filter: Filter | None = None,  # noqa: A002  # As `Query` calls it.
+    ids: Sequence[CaseId] | None = None,
     after: str | None = None,
+    before: str | None = None,
+    equal: Mapping[str, str] | None = None,
 ) -> str:
     """Return the Milvus expression that selects rows; the tenant is always part of it.
 
@@ -145,35 +158,36 @@ def expression(
     ----------
     exclude
         What may not be selected.
+    filter
+        Select what it selects only; validated.
     ids
         Select these only.
     after
         Select primary keys greater than this only; "" is smaller than all.
+    before
+        Select primary keys smaller than this only.
+    equal
+        Select rows that have these values, validated, in these fields only.
     """
-    terms = [f"tenant == {_literal(coding.tenant)}"]
+    terms = [f"tenant == {literal(coding.tenant)}"]
+    if coding.shared:
+        terms.append(f"archive == {literal(coding.archive)}")
     if exclude is not None:
         terms += [
-            f"{name} != {_literal(value)}" for name, value in asdict(exclude).items() if value != ""
+            f"{name} != {literal(value)}" for name, value in asdict(exclude).items() if value != ""
         ]
     if ids is not None:
-        terms.append(f"id in [{', '.join(_literal(key) for key in ids)}]")
+        terms.append(f"id in {literals(ids)}")
     if after is not None:
-        terms.append(f"id > {_literal(after)}" if after else 'id > ""')
+        terms.append(f"id > {literal(after)}")
+    if before is not None:
+        terms.append(f"id < {literal(before)}")
+    terms += [f"{name} == {literal(value)}" for name, value in (equal or {}).items()]
+    if filter is not None:
+        terms.append(written(filter))
     return " and ".join(terms)
 
 
 def possible(ids: Iterable[CaseId]) -> list[CaseId]:
     """Return each id once, in order; what is no primary key at all names no case."""
     return [key for key in dict.fromkeys(ids) if HEX_128.pattern.fullmatch(key)]
-
-
-def _literal(value: str) -> str:
-    # The values were validated before; this is the last lock before text becomes language.
-    if not _SAFE.fullmatch(value):
-        raise Internal(Reason.INDEX_WRONG, "A value that was never validated met an expression.")
-    return f'"{value}"'
-
-
-def _digest(*parts: str) -> str:
-    text = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-    return hashlib.sha256(text).hexdigest()

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import dotenv
 import grpc
@@ -26,12 +25,12 @@ from dafh.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
-    Misconfigured,
     NotFound,
     Overloaded,
     Reason,
     Unavailable,
 )
+from dafh.index.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from grpc import _CallFuture
@@ -85,11 +84,30 @@ CHANNEL_OPTIONS = (
 _WAIT = "Try again a little later; `dafh status` says whether Milvus runs."
 
 #: Codes of Milvus's own status (pkg/util/merr of Milvus).
-_COLLECTION_NOT_FOUND = 100
+_NOT_FOUND = frozenset({100, 1600})  # collection, alias
 _OVERLOADED = frozenset({3, 4, 8, 9})  # memory, request limit, rate limit, denied
-_NOT_READY = frozenset({2, 101, 106, 500, 502, 503})  # service, not loaded, channel
-#: What Milvus Lite answers, as an internal error, in the moment between listening and being ready.
-_STARTING = "has not been init"
+_NOT_READY = frozenset({2, 101, 106, 500, 502, 503, 700})  # service, not loaded, channel, index
+_NO_DATABASE = 800
+_AWAY = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+#: What a server says while it starts, loads or releases, under codes that may mean anything: Milvus
+#: Lite as an internal error, the standalone server as an unknown one.
+_PASSING = (
+    "has not been init",
+    "is not ready",
+    "service unavailable",
+    "reason=collection not found",
+    "reason=channel",
+    "reason=segment",
+)
+#: What gRPC says where two certificates do not go together.
+_DISTRUST = ("CERTIFICATE", "Verification", "TSI_DATA_CORRUPTED")
 
 
 @dataclass(slots=True)
@@ -113,23 +131,25 @@ class Connection:
 
     Parameters
     ----------
-    uri
-        ``http://host:port``.
+    server
+        Where it is; a bare URI is a server on this machine that asks nobody who they are.
     deadline
         By which the server must have answered.
 
     Raises
     ------
     Misconfigured
-        The URI is not of that form.
+        The URI would send plaintext beyond this machine, or a file is missing or unsafe.
+    FailedPrecondition
+        The server does not accept our credentials.
     Unavailable, DeadlineExceeded
         The server does not answer.
     """
 
-    def __init__(self, uri: str, deadline: Deadline) -> None:
-        self._channel = grpc.intercept_channel(
-            grpc.insecure_channel(_address(uri), options=CHANNEL_OPTIONS), _Guard()
-        )
+    def __init__(self, server: Endpoint | str, deadline: Deadline) -> None:
+        endpoint = Endpoint(server) if isinstance(server, str) else server
+        guard = _Guard(endpoint.authorization())
+        self._channel = grpc.intercept_channel(endpoint.channel(CHANNEL_OPTIONS), guard)
         self._closed = False
         stage = "connecting to the index"
         try:
@@ -138,7 +158,11 @@ class Connection:
                     stage,
                     deadline,
                     lambda timeout: MilvusClient(
-                        uri, dedicated=True, channel=self._channel, timeout=timeout
+                        endpoint.uri,
+                        db_name=endpoint.database,
+                        dedicated=True,
+                        channel=self._channel,
+                        timeout=timeout,
                     ),
                 )
         except DafhError:
@@ -169,6 +193,21 @@ class Connection:
         if self._closed:
             raise Unavailable(Reason.INDEX_UNAVAILABLE, "The connection to Milvus was closed.")
         return _run(stage, deadline, lambda timeout: call(self._client, timeout))
+
+    def call(
+        self,
+        stage: str,
+        deadline: Deadline,
+        name: str,
+        *arguments: Any,  # noqa: ANN401 - pymilvus's own
+        **named: Any,  # noqa: ANN401 - as well
+    ) -> Any:  # noqa: ANN401 - as well
+        """Call a method of pymilvus's client by name; all else is as in `run`."""
+        return self.run(
+            stage,
+            deadline,
+            lambda client, timeout: getattr(client, name)(*arguments, timeout=timeout, **named),
+        )
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -201,7 +240,16 @@ class _Details(grpc.ClientCallDetails):
 
 
 class _Guard(grpc.UnaryUnaryClientInterceptor):
-    """Keeps the deadline of the call underway; raises our errors instead of gRPC's."""
+    """Keeps the deadline of the call underway; raises our errors instead of gRPC's.
+
+    Parameters
+    ----------
+    authorization
+        Header that says who calls; pymilvus, which would keep it in what it logs, never sees it.
+    """
+
+    def __init__(self, authorization: str) -> None:
+        self._headers = (("authorization", authorization),) if authorization else ()
 
     def intercept_unary_unary(
         self,
@@ -216,8 +264,8 @@ class _Guard(grpc.UnaryUnaryClientInterceptor):
             underway.fault = fault
             raise
 
-    @staticmethod
     def _guarded(
+        self,
         underway: _Underway,
         continuation: Callable[[grpc.ClientCallDetails, Request], _CallFuture[Answer]],
         client_call_details: grpc.ClientCallDetails,
@@ -228,14 +276,16 @@ class _Guard(grpc.UnaryUnaryClientInterceptor):
         details = _Details(
             method=client_call_details.method,
             timeout=min(left, LONGEST_CALL_S),
-            metadata=client_call_details.metadata,
+            metadata=(*(client_call_details.metadata or ()), *self._headers),
             credentials=client_call_details.credentials,
             wait_for_ready=False,
             compression=client_call_details.compression,
         )
         call = continuation(details, request)
         if call.exception() is not None:
-            raise _transport_error(call.code(), stage, cut_short=left > LONGEST_CALL_S)
+            raise _transport_error(
+                call.code(), call.details() or "", stage, cut_short=left > LONGEST_CALL_S
+            )
         # pymilvus sleeps and repeats on these, past the deadline.
         status = getattr(call.result(), "status", call.result())
         if getattr(status, "code", 0) in _OVERLOADED:
@@ -256,7 +306,7 @@ def _run(stage: str, deadline: Deadline, call: Callable[[float], Answer]) -> Ans
 
 
 def _translated(error: MilvusException, stage: str) -> DafhError:
-    if error.code == _COLLECTION_NOT_FOUND:
+    if error.code in _NOT_FOUND:
         return NotFound(
             Reason.ARCHIVE_NOT_FOUND,
             f"The archive's collection was gone while {stage}.",
@@ -264,7 +314,14 @@ def _translated(error: MilvusException, stage: str) -> DafhError:
         )
     if error.code in _OVERLOADED:
         return _overloaded(stage)
-    if error.code in _NOT_READY or error.retriable or _STARTING in error.message:
+    if error.code == _NO_DATABASE:
+        return FailedPrecondition(
+            Reason.INDEX_UNAVAILABLE,
+            f"Milvus does not have the database while {stage}.",
+            remedy="Create it, or name another.",
+            subject="milvus_database",
+        )
+    if error.code in _NOT_READY or error.retriable or _says(error.message, _PASSING):
         return Unavailable(
             Reason.INDEX_UNAVAILABLE, f"Milvus was not ready while {stage}.", remedy=_WAIT
         )
@@ -278,23 +335,27 @@ def _overloaded(stage: str) -> Overloaded:
     )
 
 
-def _transport_error(code: grpc.StatusCode, stage: str, *, cut_short: bool) -> DafhError:
+def _transport_error(
+    code: grpc.StatusCode, details: str, stage: str, *, cut_short: bool
+) -> DafhError:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and not cut_short:
+        return DeadlineExceeded(
+            Reason.DEADLINE_EXCEEDED,
+            f"The deadline passed while {stage}.",
+            remedy="Give the call more time, or try again when the service is less busy.",
+        )
+    if code is grpc.StatusCode.UNAVAILABLE and _says(details, _DISTRUST):
+        return FailedPrecondition(
+            Reason.INDEX_UNAVAILABLE,
+            f"Milvus and this program do not trust each other's certificates while {stage}.",
+            remedy="Check the CA, the certificate and the server name that were set for Milvus.",
+            subject="milvus_ca",
+        )
+    if code in _AWAY or _says(details, _PASSING):
+        return Unavailable(
+            Reason.INDEX_UNAVAILABLE, f"Milvus did not answer while {stage}.", remedy=_WAIT
+        )
     match code:
-        case grpc.StatusCode.DEADLINE_EXCEEDED if not cut_short:
-            return DeadlineExceeded(
-                Reason.DEADLINE_EXCEEDED,
-                f"The deadline passed while {stage}.",
-                remedy="Give the call more time, or try again when the service is less busy.",
-            )
-        case (
-            grpc.StatusCode.UNAVAILABLE
-            | grpc.StatusCode.CANCELLED
-            | grpc.StatusCode.ABORTED
-            | grpc.StatusCode.DEADLINE_EXCEEDED
-        ):
-            return Unavailable(
-                Reason.INDEX_UNAVAILABLE, f"Milvus did not answer while {stage}.", remedy=_WAIT
-            )
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return _overloaded(stage)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
@@ -302,22 +363,17 @@ def _transport_error(code: grpc.StatusCode, stage: str, *, cut_short: bool) -> D
                 Reason.INDEX_UNAVAILABLE,
                 f"Milvus does not let us in while {stage}.",
                 remedy="Check the credentials and the role that Milvus was given for this service.",
+                subject="milvus_credentials",
+            )
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return FailedPrecondition(
+                Reason.INDEX_INCAPABLE,
+                f"This Milvus does not offer what {stage} needs.",
+                remedy="Use a Milvus server that does; Milvus Lite does less than the others.",
             )
         case _:
             return Internal(Reason.INDEX_WRONG, f"Milvus answered with {code.name} while {stage}.")
 
 
-def _address(uri: str) -> str:
-    parts = urlsplit(uri)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if parts.scheme != "http" or not parts.hostname or port is None or parts.username:
-        raise Misconfigured(
-            Reason.SETTING_INVALID,
-            "The Milvus URI must be http://host:port.",
-            subject="milvus_uri",
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{port}"
+def _says(text: str, phrases: tuple[str, ...]) -> bool:
+    return any(phrase in text for phrase in phrases)

@@ -11,6 +11,7 @@ from dafh.deadline import Deadline
 from dafh.index import ranking
 from dafh.index.case import Case, CaseId, Coding
 from dafh.index.port import MAX_CANDIDATES, Found, Hit, Outcome, Query
+from dafh.index.ranking import Candidates
 from dafh.index.schema import check_cases, check_coding, check_query
 
 
@@ -57,13 +58,15 @@ class ExactIndex:
         deadline.remaining("searching the index")
         check_query(self._coding, query)
         with self._lock:
-            cases = [
-                case for case in self._cases.values() if not ranking.excluded(case, query.exclude)
-            ]
-        ids = np.array([case.id for case in cases], np.str_)
+            cases = [case for case in self._cases.values() if ranking.selects(query, case)]
         packed = np.frombuffer(b"".join(case.code.packed for case in cases), np.uint8)
         packed = packed.reshape(len(cases), self._coding.bits // 8)
-        placed = ranking.rank(query, ids, packed)
+        candidates = Candidates(
+            ids=np.array([case.id for case in cases], np.str_),
+            packed=packed,
+            counted={name: [getattr(case, name) for case in cases] for name in query.caps},
+        )
+        placed = ranking.rank(query, candidates)
         return Found(
             hits=tuple(Hit(cases[row], distance, score) for row, distance, score in placed),
             ties_truncated=ranking.ties_truncated(query, packed, placed, self._max_candidates),

@@ -12,13 +12,14 @@ import numpy as np
 from dafh.deadline import Deadline
 from dafh.errors import Reason, Unavailable
 from dafh.index import ranking
-from dafh.index.archive import create_collection, require_collection
+from dafh.index.archives import Archives
 from dafh.index.case import Case, CaseId, Coding
-from dafh.index.collection import FULL, NARROW, case_of, expression
+from dafh.index.collection import FULL, NARROW, case_of, code_word, expression
 from dafh.index.connection import Connection, holding
+from dafh.index.endpoint import Endpoint
 from dafh.index.port import MAX_CANDIDATES, Found, Hit, Outcome, Query
-from dafh.index.ranking import Placed
-from dafh.index.rows import BATCH, Nearest, Rows, broken
+from dafh.index.ranking import Candidates, Placed
+from dafh.index.rows import Nearest, Rows, broken
 from dafh.index.schema import check_cases, check_coding, check_query
 
 #: Rows of one page of a scan.
@@ -64,13 +65,13 @@ class MilvusIndex:
         self._writing = threading.Lock()
 
     @classmethod
-    def open(cls, uri: str, coding: Coding, deadline: Deadline) -> Self:
+    def open(cls, server: Endpoint | str, coding: Coding, deadline: Deadline) -> Self:
         """Open a coding that exists.
 
         Parameters
         ----------
-        uri
-            ``http://host:port`` of the server.
+        server
+            Where Milvus is; a bare URI is a server on this machine that asks nobody who they are.
         coding
             What the collection must hold.
 
@@ -86,15 +87,15 @@ class MilvusIndex:
         """
         check_coding(coding)
         with ExitStack() as stack:
-            connection = Connection(uri, deadline)
+            connection = Connection(server, deadline)
             stack.callback(connection.close)
-            require_collection(connection, coding, deadline)
+            stored = Archives(connection, coding.tenant).open(coding, deadline)
             stack.pop_all()
-        return cls(connection, coding)
+        return cls(connection, stored)
 
     @classmethod
-    def open_or_create(cls, uri: str, coding: Coding, deadline: Deadline) -> Self:
-        """Open a coding; make its collection where the archive has none.
+    def open_or_create(cls, server: Endpoint | str, coding: Coding, deadline: Deadline) -> Self:
+        """Open a coding; create the archive, coded so, where there is none.
 
         Raises
         ------
@@ -103,11 +104,11 @@ class MilvusIndex:
         """
         check_coding(coding)
         with ExitStack() as stack:
-            connection = Connection(uri, deadline)
+            connection = Connection(server, deadline)
             stack.callback(connection.close)
-            create_collection(connection, coding, deadline)
+            stored = Archives(connection, coding.tenant).open_or_create(coding, deadline)
             stack.pop_all()
-        return cls(connection, coding)
+        return cls(connection, stored)
 
     @property
     def coding(self) -> Coding:
@@ -117,20 +118,16 @@ class MilvusIndex:
     def upsert(self, cases: Sequence[Case], deadline: Deadline) -> list[Outcome]:
         """Store cases; each is acknowledged after a search has found it."""
         check_cases(self._coding, cases)
-        outcomes: list[Outcome] = []
         with holding(self._writing, deadline, "storing cases"):
-            for start in range(0, len(cases), BATCH):
-                batch = cases[start : start + BATCH]
-                stored = self._rows.lookup([case.id for case in batch], deadline, strong=True)
-                changed, became = ranking.merge(stored, batch)
-                self._write(changed, deadline)
-                outcomes += became
+            stored = self._rows.lookup([case.id for case in cases], deadline)
+            changed, outcomes = ranking.merge(stored, cases)
+            self._write(changed, deadline)
         return outcomes
 
     def search(self, query: Query, deadline: Deadline) -> Found:
         """Return the nearest cases."""
         check_query(self._coding, query)
-        which = expression(self._coding, exclude=query.exclude)
+        which = expression(self._coding, exclude=query.exclude, filter=query.filter)
         for _ in range(ROUNDS):
             near, placed = self._candidates(query, which, deadline)
             cases = self._read(query, near, placed, deadline)
@@ -147,6 +144,7 @@ class MilvusIndex:
                 Hit(case, place.distance, place.score)
                 for case, place in zip(cases, placed, strict=True)
             ),
+            approximate=near.approximate,
             ties_truncated=ranking.ties_truncated(query, near.packed, placed, self._max_candidates),
         )
 
@@ -157,7 +155,7 @@ class MilvusIndex:
     def delete(self, ids: Sequence[CaseId], deadline: Deadline) -> int:
         """Delete cases; return how many existed. On return no search finds them."""
         with holding(self._writing, deadline, "deleting cases"):
-            known = list(self._rows.lookup(ids, deadline, strong=True))
+            known = list(self._rows.lookup(ids, deadline))
             left = known
             for _ in range(ROUNDS):
                 if not left:
@@ -192,9 +190,9 @@ class MilvusIndex:
         """Widen the candidate list until what lies beyond its border cannot be a hit."""
         limit = min(max(FIRST_CANDIDATES, 2 * query.top_k), self._max_candidates)
         while True:
-            near = self._rows.nearest(query.code, which, limit, _fields(limit), deadline)
-            ids = np.array([row["id"] for row in near.rows], np.str_)
-            placed = ranking.rank(query, ids, near.packed)
+            fields = FULL if limit <= LONGEST_FULL else [*NARROW, *query.caps]
+            near = self._rows.nearest(query.code, which, limit, fields, deadline)
+            placed = ranking.rank(query, _ranked_by(query, near))
             # Which of the cases at the border are in the list is arbitrary: no hit may lie there.
             settled = len(near.rows) < limit or near.border > ranking.reach(query, placed)
             if settled or limit == self._max_candidates:
@@ -209,10 +207,13 @@ class MilvusIndex:
         if all("frame" in row for row in hits):
             return [case_of(row, self._coding.bits) for row in hits]
         ids = [CaseId(row["id"]) for row in hits]
-        which = expression(self._coding, exclude=query.exclude, ids=ids)
+        which = expression(self._coding, exclude=query.exclude, filter=query.filter, ids=ids)
         found = self._rows.select(which, len(ids), deadline)
-        for key, place in zip(ids, placed, strict=True):
-            if key not in found or found[key].code.packed != near.packed[place.row].tobytes():
+        for key, row in zip(ids, hits, strict=True):
+            case = found.get(key)
+            if case is None or code_word(case.code) != row["code_word"]:
+                return None
+            if any(getattr(case, name) != row[name] for name in query.caps):
                 return None
         return [found[key] for key in ids]
 
@@ -228,5 +229,9 @@ class MilvusIndex:
             raise broken(f"Cases were not there after they were stored {ROUNDS} times.")
 
 
-def _fields(limit: int) -> list[str]:
-    return FULL if limit <= LONGEST_FULL else NARROW
+def _ranked_by(query: Query, near: Nearest) -> Candidates:
+    return Candidates(
+        ids=np.array([row["id"] for row in near.rows], np.str_),
+        packed=near.packed,
+        counted={name: [row[name] for row in near.rows] for name in query.caps},
+    )

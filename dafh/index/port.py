@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,19 @@ from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId, Coding
+from dafh.index.filters.tree import Filter
 
 #: Largest candidate list: Milvus returns no more from one search.
 MAX_CANDIDATES = 16_384
 
 #: Longest answer.
 MAX_TOP_K = 1000
+
+#: Limits of a query and the field whose cases each counts together; "" is counted with no other.
+CAPS = (
+    ("max_hits_per_patient", "patient_key"),
+    ("max_hits_per_series", "series_instance_uid"),
+)
 
 
 class Outcome(StrEnum):
@@ -43,18 +50,41 @@ class Exclude:
     patient_key: PatientKey = PatientKey("")
 
 
+class Position(NamedTuple):
+    """A place in an answer. Positions are ordered as hits are, and no two cases share one."""
+
+    distance: int
+    score: float
+    id: CaseId
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A question to the index."""
 
     code: HashCode
-    #: Length of the answer, 1 to 1000.
+    #: Length of the answer, or of this page of it, 1 to 1000.
     top_k: int
     #: float32 ``[bits]``: orders ties; without it they are ordered by primary key.
     hash_output: NDArray[np.float32] | None = None
     #: Largest Hamming distance in bits, inclusive.
     max_distance: int | None = None
     exclude: Exclude = Exclude()
+    #: Which cases may answer; ``None`` for all.
+    filter: Filter | None = None
+    #: Most hits of one patient, counted from the nearest case and over all pages. Each case of an
+    #: unknown patient counts as a patient of its own.
+    max_hits_per_patient: int | None = None
+    #: The same of one series.
+    max_hits_per_series: int | None = None
+    #: Answer with what follows this place: `Found.end` of the page before.
+    after: Position | None = None
+
+    @property
+    def caps(self) -> dict[str, int]:
+        """The limits that are set, by the field that they count (`CAPS`)."""
+        limits = ((field, getattr(self, name)) for name, field in CAPS)
+        return {field: most for field, most in limits if most is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +97,34 @@ class Hit:
     #: Asymmetric distance in [0, 1]; distance / bits where the query has no hash output.
     score: float
 
+    @property
+    def position(self) -> Position:
+        """Its place in the answer."""
+        return Position(self.distance, self.score, self.case.id)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An answer: hits ordered by distance, score, primary key."""
+    """An answer: hits ordered by distance, score, primary key.
+
+    A page is a part of the whole answer as that is when the page is asked for; one that is shorter
+    than asked for is the last. So pages never repeat a case whose code stays the same, and while
+    ties are not truncated they skip none that was there all the time, however many are added or
+    deleted between them; except that under a limit per patient or series a case gives way to a
+    nearer one that was added meanwhile.
+    """
 
     hits: tuple[Hit, ...]
-    #: More cases tie at the border than a candidate list holds: which of them answer is arbitrary.
+    #: More cases could be in the answer than a candidate list holds: which of those at the border
+    #: are is arbitrary, and what follows the border is missing.
     ties_truncated: bool = False
     #: The index was searched approximately.
     approximate: bool = False
+
+    @property
+    def end(self) -> Position | None:
+        """Place of the last hit, to ask for the next page with; ``None`` where there is none."""
+        return self.hits[-1].position if self.hits else None
 
 
 class CaseIndex(Protocol):

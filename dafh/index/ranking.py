@@ -5,7 +5,10 @@ Pure functions; an adapter only finds candidates and stores rows.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +16,8 @@ from numpy.typing import NDArray
 
 from dafh.codes import asymmetric, hamming
 from dafh.index.case import Case, CaseId
-from dafh.index.port import Exclude, Outcome, Query
+from dafh.index.filters.tree import matches
+from dafh.index.port import Exclude, Outcome, Position, Query
 from dafh.index.schema import metadata_sha256
 
 
@@ -28,32 +32,46 @@ class Placed(NamedTuple):
     score: float
 
 
-def rank(query: Query, ids: NDArray[np.str_], packed: NDArray[np.uint8]) -> list[Placed]:
-    """Order candidates by Hamming distance, score and primary key; keep the answer's length.
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Cases that may be in an answer: ``N`` of them, in any order."""
 
-    Parameters
-    ----------
-    query
-        Its `top_k` and `max_distance` apply; its exclusions were applied before.
-    ids
-        ``[N]`` primary keys.
-    packed
-        uint8 ``[N, bits / 8]`` codes, in the same order.
+    #: ``[N]`` primary keys.
+    ids: NDArray[np.str_]
+    #: uint8 ``[N, bits / 8]`` codes.
+    packed: NDArray[np.uint8]
+    #: ``[N]`` values of each field that the query's limits count (`Query.caps`).
+    counted: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def rank(query: Query, candidates: Candidates) -> list[Placed]:
+    """Order candidates by Hamming distance, score and primary key; keep the page asked for.
+
+    The query's `max_distance`, its limits per patient and series, `after` and `top_k` apply, in
+    that order. Its filter and exclusions say who is a candidate: they were applied before.
     """
-    distances = hamming(query.code, packed)
-    near = np.flatnonzero(distances <= _farthest(query))
-    if near.size > query.top_k:
-        # Only what is as near as the last hit can be in the answer; its ties are among them.
-        last = np.partition(distances[near], query.top_k - 1)[query.top_k - 1]
-        near = near[distances[near] <= last]
+    distances = hamming(query.code, candidates.packed)
+    near = _shortlist(query, distances)
+    distances, ids, packed = distances[near], candidates.ids[near], candidates.packed[near]
     if query.hash_output is None:
-        scores = distances[near] / query.code.bits
+        scores = distances / query.code.bits
     else:
-        scores = asymmetric(query.hash_output, packed[near])
-    order = np.lexsort((ids[near], scores, distances[near]))[: query.top_k]
+        scores = asymmetric(query.hash_output, packed)
+    order = np.lexsort((ids, scores, distances))
+    if query.caps:
+        order = order[_under_caps(query.caps, candidates.counted, near[order])]
+    start = 0
+    if query.after is not None:
+        start = bisect_right(
+            order.tolist(),
+            query.after,
+            key=lambda place: Position(
+                int(distances[place]), float(scores[place]), CaseId(str(ids[place]))
+            ),
+        )
     return [
-        Placed(int(near[place]), int(distances[near[place]]), float(scores[place]))
-        for place in order
+        Placed(int(near[place]), int(distances[place]), float(scores[place]))
+        for place in order[start : start + query.top_k]
     ]
 
 
@@ -73,6 +91,13 @@ def ties_truncated(
         return False
     inside = np.count_nonzero(hamming(query.code, packed) <= reach(query, placed))
     return int(inside) >= max_candidates
+
+
+def selects(query: Query, case: Case) -> bool:
+    """Say whether a query's exclusions and filter let a case answer."""
+    return not excluded(case, query.exclude) and (
+        query.filter is None or matches(query.filter, case)
+    )
 
 
 def excluded(case: Case, exclude: Exclude) -> bool:
@@ -125,6 +150,39 @@ def merge(
 
 def _precedence(case: Case) -> tuple[str, str, str, int]:
     return case.content_sha256, metadata_sha256(case), case.code.hex(), case.ingest_time
+
+
+def _shortlist(query: Query, distances: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows among which the page is, and all that a limit counts before it."""
+    near = np.flatnonzero(distances <= _farthest(query))
+    if query.caps:
+        return near
+    wanted = query.top_k
+    if query.after is not None:
+        near = near[distances[near] >= query.after.distance]
+        # Any of those at the distance of the last hit may belong to the pages before.
+        wanted += int(np.count_nonzero(distances[near] == query.after.distance))
+    if near.size > wanted:
+        # Only what is as near as the last hit can be in the answer; its ties are among them.
+        last = np.partition(distances[near], wanted - 1)[wanted - 1]
+        near = near[distances[near] <= last]
+    return near
+
+
+def _under_caps(
+    caps: Mapping[str, int], counted: Mapping[str, Sequence[str]], rows: NDArray[np.int64]
+) -> list[int]:
+    """Return which of the ordered rows the limits leave."""
+    hits: dict[str, Counter[str]] = {name: Counter() for name in caps}
+    left = []
+    for place, row in enumerate(rows):
+        groups = {name: counted[name][row] for name in caps}
+        if any(group and hits[name][group] >= caps[name] for name, group in groups.items()):
+            continue
+        for name, group in groups.items():
+            hits[name][group] += 1
+        left.append(place)
+    return left
 
 
 def _farthest(query: Query) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from dafh.index.collection import (
     row_of,
 )
 from dafh.index.connection import Connection
+from dafh.index.indexing import EXACT, FRESH_S, Index, Indexing
+
+Item = TypeVar("Item")
 
 #: Rows of one write and of one read by key.
 BATCH = 1_000
@@ -38,6 +43,8 @@ class Nearest(NamedTuple):
     packed: NDArray[np.uint8]
     #: Distance of the last, bits; -1 where there is none.
     border: int
+    #: Whether the index may have missed some.
+    approximate: bool
 
 
 class Rows:
@@ -55,6 +62,8 @@ class Rows:
         self._connection = connection
         self._coding = coding
         self._collection = collection_name(coding)
+        self._indexing = Indexing(connection, coding)
+        self._index, self._index_read = EXACT, -math.inf
 
     def nearest(
         self,
@@ -84,6 +93,7 @@ class Rows:
         Internal
             A vector is not the code that its row carries: the collection is corrupt.
         """
+        index = self._fresh_index(deadline)
         options = {"consistency_level": "Strong"} if strong else {}
         (hits,) = self._connection.run(
             "searching the index",
@@ -95,7 +105,7 @@ class Rows:
                 filter=which,
                 limit=limit,
                 output_fields=fields,
-                search_params={"metric_type": "HAMMING"},
+                search_params=index.search_params,
                 timeout=timeout,
                 **options,
             ),
@@ -105,42 +115,73 @@ class Rows:
         measured = np.array([hit["distance"] for hit in hits], np.int64)
         if not np.array_equal(measured, hamming(code, packed)):
             raise broken("A stored vector is not the code that its row carries.")
-        return Nearest(rows, packed, int(measured.max(initial=-1)))
+        return Nearest(rows, packed, int(measured.max(initial=-1)), index.approximate)
 
     def select(
         self, which: str, most: int, deadline: Deadline, *, strong: bool = False
     ) -> dict[CaseId, Case]:
         """Return all cases that an expression selects, `most` at most.
 
-        By a search, not a query: Milvus Lite walks the whole collection for a query by key (20 ms
-        at 10⁵ rows, a search 2 ms), and what a search returned is searchable. BIN_FLAT is exact.
+        By a search where it is exact, not a query: Milvus Lite walks the whole collection for a
+        query by key (20 ms at 10⁵ rows, a search 2 ms), and what a search returned is searchable.
         """
-        anywhere = HashCode(bytes(self._coding.bits // 8))
-        found = self.nearest(anywhere, which, most, FULL, deadline, strong=strong)
-        cases = (case_of(row, self._coding.bits) for row in found.rows)
+        if self._fresh_index(deadline).approximate:
+            rows = self._query("reading cases", which, FULL, deadline, strong=strong)
+        else:
+            anywhere = HashCode(bytes(self._coding.bits // 8))
+            rows = self.nearest(anywhere, which, most, FULL, deadline, strong=strong).rows
+        cases = (case_of(row, self._coding.bits) for row in rows)
         return {case.id: case for case in cases}
 
     def lookup(
         self, ids: Sequence[CaseId], deadline: Deadline, *, strong: bool = False
     ) -> dict[CaseId, Case]:
-        """Return those of the cases that exist, in the order asked for."""
+        """Return those of the cases that exist, in the order asked for.
+
+        Of several requests only the first is Strong: what one read has seen, later ones see too
+        (docs/decisions/0006-consistency.md).
+        """
         wanted = possible(ids)
         found: dict[CaseId, Case] = {}
-        for chunk in _chunks(wanted):
+        for number, chunk in enumerate(_chunks(wanted)):
             which = expression(self._coding, ids=chunk)
-            found |= self.select(which, len(chunk), deadline, strong=strong)
+            first = number == 0
+            found |= self.select(which, len(chunk), deadline, strong=strong and first)
         return {key: found[key] for key in wanted if key in found}
 
-    def page(self, after: str, length: int, deadline: Deadline) -> list[Case]:
+    def page(
+        self, after: str, length: int, deadline: Deadline, *, before: str | None = None
+    ) -> list[Case]:
         """Return the cases with the smallest primary keys greater than `after`, in order."""
-        rows = self._query(
-            "scanning the index", expression(self._coding, after=after), FULL, deadline, length
-        )
-        cases = [case_of(row, self._coding.bits) for row in rows]
-        keys = [after, *(case.id for case in cases)]
-        if any(key >= following for key, following in itertools.pairwise(keys)):
-            raise broken("A page of the scan is not in order of primary key.")
-        return cases
+        which = expression(self._coding, after=after, before=before)
+        rows = self._query("scanning the index", which, FULL, deadline, length)
+        _require_order(after, rows)
+        return [case_of(row, self._coding.bits) for row in rows]
+
+    def keys(
+        self,
+        after: str,
+        length: int,
+        deadline: Deadline,
+        *,
+        up_to: CaseId | None = None,
+        equal: Mapping[str, str] | None = None,
+    ) -> list[CaseId]:
+        """Return the smallest primary keys greater than `after`, in order; all writes are seen.
+
+        Parameters
+        ----------
+        up_to
+            The last that is wanted.
+        equal
+            Of rows only that have these values, validated, in these fields.
+        """
+        # Nothing lies between a key and itself with one more character.
+        before = None if up_to is None else f"{up_to}0"
+        which = expression(self._coding, after=after, before=before, equal=equal)
+        rows = self._query("listing cases", which, ["id"], deadline, length, strong=True)
+        _require_order(after, rows)
+        return [CaseId(row["id"]) for row in rows]
 
     def count(self, deadline: Deadline) -> int:
         """Return the number of rows."""
@@ -149,8 +190,11 @@ class Rows:
         return int(rows[0][counted])
 
     def store(self, cases: Sequence[Case], deadline: Deadline) -> None:
-        """Write at most `BATCH` cases, each key once, over what is there."""
-        rows = [row_of(case, self._coding) for case in cases]
+        """Write cases, each key once, over what is there."""
+        for chunk in _chunks(cases):
+            self._store([row_of(case, self._coding) for case in chunk], deadline)
+
+    def _store(self, rows: list[dict[str, str | int | bytes]], deadline: Deadline) -> None:
         # Not insert: Milvus would keep both rows of an existing key.
         self._connection.run(
             "storing cases",
@@ -162,6 +206,12 @@ class Rows:
         """Delete rows; those that do not exist are no fault."""
         for chunk in _chunks(possible(ids)):
             self._erase_where(expression(self._coding, ids=chunk), deadline)
+
+    def _fresh_index(self, deadline: Deadline) -> Index:
+        if time.monotonic() - self._index_read > FRESH_S:
+            self._index = self._indexing.read(deadline) or EXACT
+            self._index_read = time.monotonic()
+        return self._index
 
     def _erase_where(self, which: str, deadline: Deadline) -> None:
         self._connection.run(
@@ -177,9 +227,13 @@ class Rows:
         fields: list[str],
         deadline: Deadline,
         length: int | None = None,
+        *,
+        strong: bool = False,
     ) -> list[dict[str, Any]]:
         # With a limit Milvus returns the smallest primary keys, in order.
-        options = {} if length is None else {"limit": length}
+        options: dict[str, Any] = {} if length is None else {"limit": length}
+        if strong:
+            options["consistency_level"] = "Strong"
         rows = self._connection.run(
             stage,
             deadline,
@@ -199,5 +253,11 @@ def broken(message: str) -> Internal:
     )
 
 
-def _chunks(ids: Sequence[CaseId]) -> list[Sequence[CaseId]]:
-    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+def _require_order(after: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    keys = [after, *(row["id"] for row in rows)]
+    if any(key >= following for key, following in itertools.pairwise(keys)):
+        raise broken("A page of the scan is not in order of primary key.")
+
+
+def _chunks(items: Sequence[Item]) -> list[Sequence[Item]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]

@@ -1,4 +1,6 @@
-"""The fields of a collection, once: storage, validation and canonical hash come from this table.
+"""The fields of a collection, once: all that depends on them comes from this table.
+
+Storage, validation, the canonical hash, dumps and ``docs/index-schema.md`` do.
 
 Milvus Lite stores a code of the wrong length and corrupts its neighbours, and takes text longer
 than the field: nothing reaches an adapter's storage that this module has not checked.
@@ -8,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import numpy as np
@@ -18,7 +21,16 @@ import numpy as np
 from dafh.codes import BITS
 from dafh.errors import InvalidInput, Reason
 from dafh.index.case import Case, Coding, case_id
-from dafh.index.port import MAX_TOP_K, Query
+from dafh.index.filters.tree import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    Comparison,
+    Filter,
+    Value,
+    comparisons,
+    depth,
+)
+from dafh.index.port import CAPS, MAX_TOP_K, Query
 
 
 class Kind(Enum):
@@ -40,6 +52,15 @@ class Source(Enum):
     CASE = auto()
     #: The same in every row of a collection.
     CODING = auto()
+
+
+class FilterType(Enum):
+    """How a filter writes the values of a field (docs/filters.md)."""
+
+    TEXT = auto()
+    NUMBER = auto()
+    #: Microseconds since the epoch, written as in RFC 3339.
+    TIME = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +88,28 @@ class Field:
     source: Source = Source.CASE
     #: Whether it is metadata that two rows of one frame can disagree on.
     canonical: bool = True
+    #: Whether only collections that several archives share have it.
+    shared_only: bool = False
+    #: How a filter writes its values; ``None`` where no filter may ask for it.
+    filterable: FilterType | None = None
+    #: Its name in the contract and in filters, where that is another.
+    public_name: str = ""
+    #: What it means, for people.
+    about: str = ""
+
+    @property
+    def asked_as(self) -> str:
+        """Its name in filters."""
+        return self.public_name or self.name
 
 
 HEX_128 = Syntax(re.compile(r"[0-9a-f]{32}"), "32 lower-case hexadecimal digits")
 HEX_256 = Syntax(re.compile(r"[0-9a-f]{64}"), "64 lower-case hexadecimal digits")
-#: PS3.5 9.1: components without leading zeros; the length is the field's.
+#: PS3.5 9.1 forbids leading zeros and other roots than 0 to 2 too, but archives hold such UIDs; the
+#: length is the field's.
 UID = Syntax(
-    re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+"),
-    "a UID of digits and dots, without leading zeros (PS3.5 9.1)",
+    re.compile(r"[0-9]+(\.[0-9]+)*"),
+    "a UID of digits and dots, without empty components (PS3.5 9.1)",
     Reason.UID_INVALID,
 )
 NAME = Syntax(
@@ -87,31 +122,156 @@ PLAIN = Syntax(re.compile(r"[^\x00-\x1f\x7f-\x9f]*"), "text without control char
 _MOST = 2**63 - 1
 
 FIELDS = (
-    Field("id", Kind.TEXT, 32, required=True, syntax=HEX_128),
-    Field("code", Kind.CODE, required=True, canonical=False),
-    Field("code_word", Kind.CODE_WORD, required=True, canonical=False),
-    Field("tenant", Kind.TEXT, 64, required=True, syntax=NAME, source=Source.CODING),
-    Field("key_id", Kind.TEXT, 64, required=True, syntax=NAME, source=Source.CODING),
-    Field("patient_key", Kind.TEXT, 64, syntax=HEX_256),
-    Field("sop_instance_uid", Kind.TEXT, 64, required=True, syntax=UID),
-    Field("study_instance_uid", Kind.TEXT, 64, syntax=UID),
-    Field("series_instance_uid", Kind.TEXT, 64, syntax=UID),
-    Field("frame", Kind.INTEGER, required=True, least=1),
-    Field("content_sha256", Kind.TEXT, 64, required=True, syntax=HEX_256),
-    Field("modality", Kind.TEXT, 16, syntax=PLAIN),
-    Field("body_part", Kind.TEXT, 64, syntax=PLAIN),
-    Field("label", Kind.TEXT, 256, syntax=PLAIN),
-    Field("cancer_type", Kind.TEXT, 256, syntax=PLAIN),
-    Field("ingest_time", Kind.INTEGER, required=True, canonical=False),
+    Field(
+        "id",
+        Kind.TEXT,
+        32,
+        required=True,
+        syntax=HEX_128,
+        about="Primary key: the first half of a SHA-256 of tenant, archive, SOP Instance UID and "
+        "frame, so that the same frame has the same key whenever it arrives.",
+    ),
+    Field(
+        "code",
+        Kind.CODE,
+        required=True,
+        canonical=False,
+        about="The hash code: bit i is bit 7 - i % 8 of byte i // 8.",
+    ),
+    Field(
+        "code_word",
+        Kind.CODE_WORD,
+        required=True,
+        canonical=False,
+        about="The code once more, as an integer (decision 0003).",
+    ),
+    Field(
+        "tenant",
+        Kind.TEXT,
+        64,
+        required=True,
+        syntax=NAME,
+        source=Source.CODING,
+        about="Whose case it is; part of every expression, and the partition key of a shared "
+        "collection where the server has one that works.",
+    ),
+    Field(
+        "archive",
+        Kind.TEXT,
+        64,
+        required=True,
+        syntax=NAME,
+        source=Source.CODING,
+        shared_only=True,
+        about="The tenant's archive that it belongs to; part of every expression.",
+    ),
+    Field(
+        "key_id",
+        Kind.TEXT,
+        64,
+        required=True,
+        syntax=NAME,
+        source=Source.CODING,
+        about="Public name of the key that made the patient key.",
+    ),
+    Field(
+        "patient_key",
+        Kind.TEXT,
+        64,
+        syntax=HEX_256,
+        about="Keyed pseudonym of the patient; empty where Patient ID (0010,0020) is.",
+    ),
+    Field(
+        "sop_instance_uid",
+        Kind.TEXT,
+        64,
+        required=True,
+        syntax=UID,
+        filterable=FilterType.TEXT,
+        about="SOP Instance UID (0008,0018).",
+    ),
+    Field(
+        "study_instance_uid",
+        Kind.TEXT,
+        64,
+        syntax=UID,
+        filterable=FilterType.TEXT,
+        about="Study Instance UID (0020,000D).",
+    ),
+    Field(
+        "series_instance_uid",
+        Kind.TEXT,
+        64,
+        syntax=UID,
+        filterable=FilterType.TEXT,
+        about="Series Instance UID (0020,000E).",
+    ),
+    Field(
+        "frame",
+        Kind.INTEGER,
+        required=True,
+        least=1,
+        filterable=FilterType.NUMBER,
+        about="Number of the frame in its instance, counted from 1.",
+    ),
+    Field(
+        "content_sha256",
+        Kind.TEXT,
+        64,
+        required=True,
+        syntax=HEX_256,
+        about="SHA-256 of the frame's stored values after transfer-syntax decode.",
+    ),
+    Field(
+        "modality",
+        Kind.TEXT,
+        16,
+        syntax=PLAIN,
+        filterable=FilterType.TEXT,
+        about="Modality (0008,0060).",
+    ),
+    Field(
+        "body_part",
+        Kind.TEXT,
+        64,
+        syntax=PLAIN,
+        filterable=FilterType.TEXT,
+        about="Body Part Examined (0018,0015).",
+    ),
+    Field(
+        "label",
+        Kind.TEXT,
+        256,
+        syntax=PLAIN,
+        filterable=FilterType.TEXT,
+        about="Class of the image, where known.",
+    ),
+    Field(
+        "cancer_type",
+        Kind.TEXT,
+        256,
+        syntax=PLAIN,
+        filterable=FilterType.TEXT,
+        about="Cancer type, where known; `none` is never shared by two cases.",
+    ),
+    Field(
+        "ingest_time",
+        Kind.INTEGER,
+        required=True,
+        canonical=False,
+        filterable=FilterType.TIME,
+        public_name="create_time",
+        about="When it was indexed first: microseconds since the epoch, UTC.",
+    ),
 )
 
 BY_NAME = {field.name: field for field in FIELDS}
 
-#: What a coding's own texts may be; the archive and the model are in no row.
+#: What a coding's own texts may be.
 _CODING_FIELDS = (
     BY_NAME["tenant"],
+    BY_NAME["archive"],
     BY_NAME["key_id"],
-    Field("archive", Kind.TEXT, 64, required=True, syntax=NAME),
     Field(
         "model_hash",
         Kind.TEXT,
@@ -120,6 +280,22 @@ _CODING_FIELDS = (
         syntax=Syntax(re.compile(r"[0-9a-f]+"), "lower-case hexadecimal digits"),
     ),
 )
+
+
+def fields_of(coding: Coding) -> tuple[Field, ...]:
+    """Return the fields that the collection of a coding has."""
+    return tuple(field for field in FIELDS if coding.shared or not field.shared_only)
+
+
+def check_text(field: str, value: str) -> None:
+    """Refuse a text that a field cannot hold.
+
+    Raises
+    ------
+    InvalidInput
+        It is missing, too long or of another syntax.
+    """
+    _check_text(replace(BY_NAME[field], required=True), value)
 
 
 def check_coding(coding: Coding) -> None:
@@ -178,6 +354,71 @@ def check_query(coding: Coding, query: Query) -> None:
         value = getattr(query.exclude, name)
         if value:
             _check_text(BY_NAME[name], value)
+    _check_choice(coding, query)
+
+
+def check_filter(tree: Filter) -> None:
+    """Refuse a filter that an index cannot be asked.
+
+    Raises
+    ------
+    InvalidInput
+        It nests too deeply, has too many values, or holds a comparison that `check_comparison`
+        refuses.
+    """
+    levels = depth(tree)
+    if levels > MAX_DEPTH:
+        raise _invalid("filter", f"nests {levels} levels deep; at most {MAX_DEPTH}")
+    asked = list(comparisons(tree))
+    count = sum(len(comparison.values) for comparison in asked)
+    if count > MAX_VALUES:
+        raise _invalid("filter", f"has {count} values; at most {MAX_VALUES}")
+    for comparison in asked:
+        check_comparison(comparison)
+
+
+def check_comparison(comparison: Comparison) -> None:
+    """Refuse a comparison with a field that is not public or a value that it cannot have.
+
+    Raises
+    ------
+    InvalidInput
+        Its `subject` is ``filter``; the message never holds the value.
+    """
+    field = BY_NAME.get(comparison.field)
+    if field is None or field.filterable is None:
+        raise _invalid("filter", "names a field that no filter may ask for")
+    try:
+        for value in comparison.values:
+            _check_asked(field, value)
+    except InvalidInput as fault:
+        raise InvalidInput(Reason.ARGUMENT_INVALID, fault.message, subject="filter") from None
+
+
+def _check_asked(field: Field, value: Value) -> None:
+    if field.filterable is FilterType.TEXT:
+        # "" asks for what is unknown.
+        if value != "":
+            _check_text(field, value)
+    elif not isinstance(value, int) or not -_MOST <= value <= _MOST:
+        raise _invalid(field.asked_as, f"is no integer from -{_MOST} to {_MOST}")
+
+
+def _check_choice(coding: Coding, query: Query) -> None:
+    """Refuse what limits the answer to a part of what is near."""
+    for name, _ in CAPS:
+        most = getattr(query, name)
+        if most is not None and most < 1:
+            raise _invalid(name, f"is {most}; expected 1 or more")
+    if query.filter is not None:
+        check_filter(query.filter)
+    after = query.after
+    if after is not None and not (
+        0 <= after.distance <= coding.bits
+        and math.isfinite(after.score)
+        and HEX_128.pattern.fullmatch(after.id)
+    ):
+        raise _invalid("after", "is no place in an answer of this archive")
 
 
 def metadata_sha256(case: Case) -> str:

@@ -15,7 +15,8 @@ from dafh.encoding.port import Encoded, Encoder, ModelVersion
 from dafh.errors import InvalidInput, NotFound, Reason
 from dafh.imaging.image import Image
 from dafh.index.case import CaseId
-from dafh.index.port import MAX_TOP_K, CaseIndex, Exclude, Found, Hit, Query
+from dafh.index.filters.tree import Filter
+from dafh.index.port import MAX_TOP_K, CaseIndex, Exclude, Found, Hit, Position, Query
 
 DEFAULT_TOP_K = 10
 
@@ -29,6 +30,13 @@ class Options:
     max_distance: int | None = None
     #: Let the query's own instance, study and patient fill the answer.
     include_same_patient: bool = False
+    #: Which cases may answer; ``None`` for all.
+    filter: Filter | None = None
+    #: Most hits of one patient and of one series (`dafh.index.port.Query`).
+    max_hits_per_patient: int | None = None
+    max_hits_per_series: int | None = None
+    #: Answer with what follows this place.
+    after: Position | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= MAX_TOP_K:
@@ -145,7 +153,17 @@ class Retriever:
     ) -> Answer:
         model = self._encoder.model
         self._index.coding.require_model(model.hash)
-        query = Query(code, options.top_k, hash_output, options.max_distance, exclude)
+        query = Query(
+            code,
+            options.top_k,
+            hash_output,
+            options.max_distance,
+            exclude,
+            options.filter,
+            options.max_hits_per_patient,
+            options.max_hits_per_series,
+            options.after,
+        )
         found = self._index.search(query, deadline)
         probabilities = tuple(relevance(model, code.bits, hit) for hit in found.hits)
         return Answer(code, model, found, probabilities, reading)

@@ -38,21 +38,7 @@ def load_key(path: Path) -> bytes:
     Misconfigured
         There is none, others can read it, or it is not 32 bytes in hexadecimal.
     """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text().strip()
-    except OSError as error:
-        raise Misconfigured(
-            Reason.KEY_UNSAFE,
-            f"The key file {path} cannot be read ({error.strerror}).",
-            remedy="`dafh up` makes one; elsewhere mount the Secret that holds it.",
-        ) from None
-    if mode & 0o077:
-        raise Misconfigured(
-            Reason.KEY_UNSAFE,
-            f"The key file {path} is readable by others (mode {mode & 0o777:04o}).",
-            remedy=f"Run `chmod 600 {path}`.",
-        )
+    text = read_secret(path, "`dafh up` makes one; elsewhere mount the Secret that holds it.")
     try:
         key = bytes.fromhex(text)
     except ValueError:
@@ -62,3 +48,33 @@ def load_key(path: Path) -> bytes:
             Reason.KEY_UNSAFE, f"The key file {path} does not hold 64 hexadecimal digits."
         )
     return key
+
+
+def read_secret(path: Path, remedy: str = "Mount the Secret that holds it.") -> str:
+    """Read what only its owner may read, without the white space around it.
+
+    Parameters
+    ----------
+    remedy
+        What to do where there is no such file.
+
+    Raises
+    ------
+    Misconfigured
+        There is none, it is no text, or others can read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise Misconfigured(
+            Reason.KEY_UNSAFE, f"The key file {path} cannot be read ({why}).", remedy=remedy
+        ) from None
+    if mode & 0o077:
+        raise Misconfigured(
+            Reason.KEY_UNSAFE,
+            f"The key file {path} is readable by others (mode {mode & 0o777:04o}).",
+            remedy=f"Run `chmod 600 {path}`.",
+        )
+    return text

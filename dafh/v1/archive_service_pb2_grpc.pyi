@@ -66,8 +66,10 @@ class ArchiveServiceStub:
 
     * INVALID_ARGUMENT (EMPTY_INPUT, TOO_LARGE, EXECUTABLE_PREAMBLE, NOT_AN_IMAGE, DICOM_MALFORMED,
       NO_PIXELS, LIMIT_EXCEEDED, TRANSFER_SYNTAX_UNSUPPORTED, PHOTOMETRIC_UNSUPPORTED,
-      PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID): the image cannot be used; the message
-      names the DICOM element and the limit.
+      PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID, BURNED_IN_ANNOTATION): the image cannot be
+      used; the message names the DICOM element and the limit.
+    * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
+      long; other calls do not notice.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
     * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
     * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
@@ -247,8 +249,10 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
 
     * INVALID_ARGUMENT (EMPTY_INPUT, TOO_LARGE, EXECUTABLE_PREAMBLE, NOT_AN_IMAGE, DICOM_MALFORMED,
       NO_PIXELS, LIMIT_EXCEEDED, TRANSFER_SYNTAX_UNSUPPORTED, PHOTOMETRIC_UNSUPPORTED,
-      PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID): the image cannot be used; the message
-      names the DICOM element and the limit.
+      PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID, BURNED_IN_ANNOTATION): the image cannot be
+      used; the message names the DICOM element and the limit.
+    * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
+      long; other calls do not notice.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
     * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
     * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
@@ -431,8 +435,10 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT (EMPTY_INPUT, TOO_LARGE, EXECUTABLE_PREAMBLE, NOT_AN_IMAGE, DICOM_MALFORMED,
           NO_PIXELS, LIMIT_EXCEEDED, TRANSFER_SYNTAX_UNSUPPORTED, PHOTOMETRIC_UNSUPPORTED,
-          PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID): the image cannot be used; the message
-          names the DICOM element and the limit.
+          PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID, BURNED_IN_ANNOTATION): the image cannot be
+          used; the message names the DICOM element and the limit.
+        * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
+          long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
         * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
         * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not

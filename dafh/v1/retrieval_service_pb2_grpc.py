@@ -90,8 +90,10 @@ class RetrievalServiceServicer:
 
         * INVALID_ARGUMENT (EMPTY_INPUT, TOO_LARGE, EXECUTABLE_PREAMBLE, NOT_AN_IMAGE, DICOM_MALFORMED,
         NO_PIXELS, LIMIT_EXCEEDED, TRANSFER_SYNTAX_UNSUPPORTED, PHOTOMETRIC_UNSUPPORTED,
-        PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID): the image cannot be used; the message
-        names the DICOM element and the limit.
+        PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID, BURNED_IN_ANNOTATION): the image cannot be
+        used; the message names the DICOM element and the limit.
+        * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
+        long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used, or `page_token` belongs to
         another question or to a coding that is no longer live.
         * INVALID_ARGUMENT (CODE_LENGTH_MISMATCH): the code is not as long as the archive's.
@@ -150,8 +152,10 @@ class RetrievalServiceServicer:
 
         * INVALID_ARGUMENT (EMPTY_INPUT, TOO_LARGE, EXECUTABLE_PREAMBLE, NOT_AN_IMAGE, DICOM_MALFORMED,
         NO_PIXELS, LIMIT_EXCEEDED, TRANSFER_SYNTAX_UNSUPPORTED, PHOTOMETRIC_UNSUPPORTED,
-        PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID): the image cannot be used; the message
-        names the DICOM element and the limit.
+        PIXELS_UNDECODABLE, FRAME_OUT_OF_RANGE, UID_INVALID, BURNED_IN_ANNOTATION): the image cannot be
+        used; the message names the DICOM element and the limit.
+        * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
+        long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
         * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.

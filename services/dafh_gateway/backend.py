@@ -8,8 +8,8 @@ from dafh.deadline import Deadline
 from dafh.encoding.port import ModelVersion
 from dafh.encoding.triton import TritonEncoder
 from dafh.errors import DafhError, NotFound, Reason
-from dafh.imaging.decode import decode
 from dafh.imaging.image import Image, PatientKeyer
+from dafh.imaging.pool import DecoderPool
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
 from dafh.index.connection import holding
 from dafh.index.milvus import MilvusIndex
@@ -20,12 +20,17 @@ from dafh_gateway.settings import GatewaySettings
 
 
 class Backend:
-    """Connections to Triton and Milvus, made when first needed and kept.
+    """Decoder processes, and connections to Triton and Milvus, made when first needed and kept.
 
     Parameters
     ----------
     settings
         Of the gateway.
+
+    Raises
+    ------
+    Misconfigured
+        The patient key cannot be read, or the decoder processes cannot be started.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -34,10 +39,13 @@ class Backend:
         self.encoder = TritonEncoder(settings.triton_address, settings.model_version)
         self._index: MilvusIndex | None = None
         self._lock = threading.Lock()
+        self._decoders = DecoderPool(
+            workers=settings.decode_workers, keyer=self._keyer, policy=settings.policy
+        )
 
-    def decode(self, data: bytes, frame: int, model: ModelVersion) -> Image:
-        """Turn a caller's bytes into a model's input."""
-        return decode(data, side=model.side, keyer=self._keyer, frame=frame)
+    def decode(self, data: bytes, frame: int, model: ModelVersion, *, deadline: Deadline) -> Image:
+        """Turn a caller's bytes into a model's input, in a process that may die of them."""
+        return self._decoders.decode(data, side=model.side, frame=frame, deadline=deadline)
 
     def index(self, archive: str, deadline: Deadline) -> MilvusIndex:
         """Return the live coding of an archive, made on first use.
@@ -95,7 +103,8 @@ class Backend:
         return down
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """End the decoder processes and let go of all connections."""
+        self._decoders.close()
         self.encoder.close()
         if self._index is not None:
             self._index.close()

@@ -69,7 +69,7 @@ class RetrievalService(_Service, retrieval_service_pb2_grpc.RetrievalServiceServ
         else:
             data = query.dicom if source == "dicom" else query.picture
             frame = messages.parse_frame(query.frame)
-            decode = partial(self._backend.decode, data, frame)
+            decode = partial(self._backend.decode, data, frame, deadline=deadline)
             answer = retriever.by_image(decode, options, deadline)
         return messages.answer_message(archive, answer, request.view)
 
@@ -114,7 +114,8 @@ class RetrievalService(_Service, retrieval_service_pb2_grpc.RetrievalServiceServ
                 subject="model_version",
             )
         data = request.dicom if request.WhichOneof("source") == "dicom" else request.picture
-        image = self._backend.decode(data, messages.parse_frame(request.frame), model)
+        frame = messages.parse_frame(request.frame)
+        image = self._backend.decode(data, frame, model, deadline=deadline)
         encoded = self._backend.encoder.encode(image.pixels[None], deadline)
         reading = read(image, encoded, 0, model.bits[0], model)
         response = retrieval_service_pb2.EncodeResponse(
@@ -201,7 +202,8 @@ class ArchiveService(_Service, archive_service_pb2_grpc.ArchiveServiceServicer):
     ) -> archive_service_pb2.IndexedCase:
         model = self._backend.encoder.describe(deadline)
         data = request.dicom if request.WhichOneof("source") == "dicom" else request.picture
-        image: Image = self._backend.decode(data, messages.parse_frame(request.frame), model)
+        frame = messages.parse_frame(request.frame)
+        image: Image = self._backend.decode(data, frame, model, deadline=deadline)
         item = Item(image, request.label, request.cancer_type)
         (stored,) = ingester.ingest([item], deadline)
         return archive_service_pb2.IndexedCase(

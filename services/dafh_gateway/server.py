@@ -41,13 +41,13 @@ class Gateway:
     Raises
     ------
     Misconfigured
-        The address is not loopback, or taken; the patient key cannot be read.
+        The address is not loopback, or taken; the patient key cannot be read; the decoder
+        processes cannot be started.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         settings.require_loopback()
         self._settings = settings
-        self._backend = Backend(settings)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.threads, thread_name_prefix="call"),
             maximum_concurrent_rpcs=settings.max_calls,
@@ -58,8 +58,6 @@ class Gateway:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._health = health.HealthServicer()
-        self._register()
         try:
             #: The port that is served.
             self.port = self._server.add_insecure_port(settings.listen)
@@ -69,6 +67,10 @@ class Gateway:
                 f"The gateway cannot listen on {settings.listen}: the port is taken.",
                 remedy="Stop what holds it, or set DAFH_LISTEN.",
             ) from None
+        # The port comes first: what fails behind it leaves no process and no connection.
+        self._backend = Backend(settings)
+        self._health = health.HealthServicer()
+        self._register()
         self._server.start()
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._watch_or_say_so, name="watch", daemon=True)

@@ -5,10 +5,18 @@ from __future__ import annotations
 import ipaddress
 
 from dafh.errors import Misconfigured, Reason
-from dafh.settings import MilvusSettings, ModelSettings, PatientKeySettings, TritonSettings
+from dafh.settings import (
+    DecodeSettings,
+    MilvusSettings,
+    ModelSettings,
+    PatientKeySettings,
+    TritonSettings,
+)
 
 
-class GatewaySettings(ModelSettings, TritonSettings, MilvusSettings, PatientKeySettings):
+class GatewaySettings(
+    DecodeSettings, ModelSettings, TritonSettings, MilvusSettings, PatientKeySettings
+):
     """What the gateway needs to start."""
 
     #: ``host:port`` to serve gRPC on; port 0 takes a free one.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +18,10 @@ from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.encoding.onnx import OnnxEncoder
 from dafh.errors import InvalidInput, Reason
-from dafh.imaging.decode import REPRESENTATIVE, decode
+from dafh.imaging.decode import REPRESENTATIVE
+from dafh.imaging.pool import DecoderPool
 from dafh.retrieval.retrieve import read
-from dafh.settings import ModelSettings, load
+from dafh.settings import DecodeSettings, ModelSettings, load
 from dafh_jobs.retrieve import as_source
 
 REFUSED = 1
@@ -43,28 +45,30 @@ def encode(
         raise InvalidInput(
             Reason.ARGUMENT_INVALID, "--model chooses for this process; a server has its own."
         )
-    encode_one = _by_server(server) if server else _in_process(model)
     results = []
-    for file in files:
-        try:
-            result: dict[str, Any] = {"file": str(file), **encode_one(file.read_bytes())}
-        except InvalidInput as error:
-            result = {"file": str(file), "reason": error.reason.value, "message": str(error)}
-        if as_json:
-            typer.echo(json.dumps(result))
-        results.append(result)
+    with _by_server(server) if server else _in_process(model) as encode_one:
+        for file in files:
+            try:
+                result: dict[str, Any] = {"file": str(file), **encode_one(file.read_bytes())}
+            except InvalidInput as error:
+                result = {"file": str(file), "reason": error.reason.value, "message": str(error)}
+            if as_json:
+                typer.echo(json.dumps(result))
+            results.append(result)
     if not as_json:
         _show(results)
     if any("reason" in result for result in results):
         raise typer.Exit(REFUSED)
 
 
-def _in_process(version: int | None) -> Callable[[bytes], dict[str, Any]]:
-    settings = load(ModelSettings)
+@contextmanager
+def _in_process(version: int | None) -> Iterator[Callable[[bytes], dict[str, Any]]]:
+    settings, decode = load(ModelSettings), load(DecodeSettings)
     encoder = OnnxEncoder(settings.model_repository, version or settings.model_version)
+    side = encoder.model.side
 
     def encode_one(data: bytes) -> dict[str, Any]:
-        image = decode(data, side=encoder.model.side, frame=REPRESENTATIVE)
+        image = decoder.decode(data, side=side, frame=REPRESENTATIVE, deadline=Deadline.never())
         encoded = encoder.encode(image.pixels[None], Deadline.never())
         reading = read(image, encoded, 0, encoder.model.bits[0], encoder.model)
         return {
@@ -75,12 +79,12 @@ def _in_process(version: int | None) -> Callable[[bytes], dict[str, Any]]:
             "ood_score": reading.ood_score,
         }
 
-    return encode_one
+    with DecoderPool(workers=1, policy=decode.policy) as decoder:
+        yield encode_one
 
 
-def _by_server(address: str) -> Callable[[bytes], dict[str, Any]]:
-    client = Client(address)
-
+@contextmanager
+def _by_server(address: str) -> Iterator[Callable[[bytes], dict[str, Any]]]:
     def encode_one(data: bytes) -> dict[str, Any]:
         dicom, picture = as_source(data)
         answer = client.encode(dicom=dicom, picture=picture)
@@ -95,7 +99,8 @@ def _by_server(address: str) -> Callable[[bytes], dict[str, Any]]:
             "ood_score": answer.ood_score,
         }
 
-    return encode_one
+    with Client(address) as client:
+        yield encode_one
 
 
 def _show(results: list[dict[str, Any]]) -> None:

@@ -7,10 +7,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -20,15 +20,15 @@ from rich.progress import track
 
 from dafh.deadline import Deadline
 from dafh.encoding.triton import TritonEncoder
-from dafh.errors import DafhError, InvalidInput, Reason
-from dafh.imaging.decode import REPRESENTATIVE, decode
+from dafh.errors import InvalidInput, Reason
+from dafh.imaging.decode import REPRESENTATIVE
 from dafh.imaging.image import Image, PatientKeyer
-from dafh.imaging.limits import DEFAULT_LIMITS
+from dafh.imaging.pool import DecoderPool
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
 from dafh.index.milvus import MilvusIndex
 from dafh.ingest.ingest import Ingester, Item
 from dafh.security.keys import load_key
-from dafh.settings import default_data_dir
+from dafh.settings import DecodeSettings, default_data_dir, load
 from dafh.stack import Stack, read_stack
 
 BATCH = 64
@@ -114,15 +114,15 @@ def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -
     )
     case_index = MilvusIndex.open_or_create(stack.milvus_uri, coding, deadline)
     ingester = Ingester(encoder, case_index)
-    pool = ProcessPoolExecutor(
-        # A forked child would inherit gRPC's threads and locks in an unknown state.
-        mp_context=get_context("spawn"),
-        initializer=_set_up,
-        initargs=(keyer, model.side),
-    )
+    settings = load(DecodeSettings)
+    # The threads only read files and wait: each has a decoder process to itself.
+    readers = ThreadPoolExecutor(settings.decode_workers)
+    decoders = DecoderPool(workers=settings.decode_workers, keyer=keyer, policy=settings.policy)
+    most = settings.limits.request_bytes
     try:
+        decode = partial(_decode, decoders=decoders, side=model.side, most=most)
         progress = track(
-            zip(files, pool.map(_decode, files, chunksize=8), strict=True),
+            zip(files, readers.map(decode, files), strict=True),
             total=len(files),
             description="indexing",
             console=console,
@@ -133,7 +133,8 @@ def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -
                 report.stored[stored.outcome.value] += 1
     finally:
         # A failure must not wait for all that is still queued.
-        pool.shutdown(cancel_futures=True)
+        readers.shutdown(wait=False, cancel_futures=True)
+        decoders.close()
         case_index.close()
         encoder.close()
     report.seconds = time.monotonic() - started
@@ -141,14 +142,14 @@ def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -
 
 
 def _batches(
-    decoded: Iterable[tuple[Path, Image | DafhError]],
+    decoded: Iterable[tuple[Path, Image | InvalidInput]],
     root: Path,
     labels: dict[str, Labels],
     report: Report,
 ) -> Iterator[list[Item]]:
     def items() -> Iterator[Item]:
         for file, image in decoded:
-            if isinstance(image, DafhError):
+            if isinstance(image, InvalidInput):
                 report.skipped[image.reason.value] += 1
                 continue
             known = labels.get(file.relative_to(root).as_posix(), Labels())
@@ -170,23 +171,13 @@ def read_labels(table: Path | None) -> dict[str, Labels]:
         }
 
 
-#: Set in each worker process.
-_worker: tuple[PatientKeyer, int]
-
-
-def _set_up(keyer: PatientKeyer, side: int) -> None:
-    global _worker
-    _worker = (keyer, side)
-
-
-def _decode(file: Path) -> Image | DafhError:
-    keyer, side = _worker
+def _decode(file: Path, *, decoders: DecoderPool, side: int, most: int) -> Image | InvalidInput:
     try:
         with file.open("rb") as stream:
             # One byte more than is taken is enough to be refused by.
-            data = stream.read(DEFAULT_LIMITS.request_bytes + 1)
-        return decode(data, side=side, keyer=keyer, frame=REPRESENTATIVE)
+            data = stream.read(most + 1)
+        return decoders.decode(data, side=side, frame=REPRESENTATIVE, deadline=Deadline.never())
     except OSError as error:
         return InvalidInput(Reason.NOT_AN_IMAGE, f"The file cannot be read ({error.strerror}).")
-    except DafhError as error:
+    except InvalidInput as error:
         return error

@@ -14,9 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dafh.client import Client
-from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.imaging.sniff import Kind, sniff
-from dafh.settings import default_data_dir
+from dafh.settings import DecodeSettings, default_data_dir, load
 from dafh.stack import read_stack
 from dafh.v1 import retrieval_service_pb2
 
@@ -79,4 +78,5 @@ def answer_table(answer: retrieval_service_pb2.RetrieveResponse) -> Table:
 
 def as_source(data: bytes) -> tuple[bytes | None, bytes | None]:
     """Return a file's bytes as (dicom, picture), the one that it is not being ``None``."""
-    return (data, None) if sniff(data, DEFAULT_LIMITS) is Kind.DICOM else (None, data)
+    kind = sniff(data, load(DecodeSettings).policy)
+    return (data, None) if kind is Kind.DICOM else (None, data)

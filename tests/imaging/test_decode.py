@@ -41,7 +41,7 @@ GOLDEN = {
     "US .4.50": "3d1e9fd449ff16eb",
     "US .5": "363a172d251a5358",
 }
-GOLDEN_VERSION = 1
+GOLDEN_VERSION = 2
 
 
 def golden_key(modality: str, transfer_syntax: str) -> str:

@@ -2,166 +2,236 @@
 
 from __future__ import annotations
 
-import io
+import json
 import logging
-import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from struct import pack
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
-from PIL.PngImagePlugin import PngInfo
-from pydicom._dicom_dict import DicomDictionary
+import typer
+from typer.testing import CliRunner
 
-from dafh.errors import InvalidInput
-from dafh.imaging.decode import decode
-from dafh.imaging.elements import Tag
+from dafh.deadline import Deadline
+from dafh.errors import DafhError, InvalidInput, Reason
+from dafh.imaging.decode import decode, decode_all, render
+from dafh.imaging.elements import IMPLICIT_VR, Tag
 from dafh.imaging.image import PatientKeyer
+from dafh.imaging.inspect import inspect
 from dafh.imaging.metadata import ALLOWED
 from dafh.imaging.phantom import Phantom
-from dafh.imaging.reader import SHORT_VRS
+from dafh.imaging.phantom.storage import ENCODERS, Stored
+from dafh.imaging.pool import DecoderPool
 
-TEXT_VRS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC",
-            "UI", "UR", "UT"}  # fmt: skip
+from .canaries import (
+    READ,
+    STRUCTURE,
+    Canaries,
+    commented,
+    commented_2000,
+    element,
+    encapsulated,
+    jpeg,
+    planted,
+    png,
+    said,
+    sequence,
+)
+
 KEYER = PatientKeyer(b"k" * 32, "default")
-
-#: Text elements without which there is no image: they are planted one at a time, below.
-STRUCTURE = {
-    Tag.SOP_INSTANCE_UID: b"2.25.1",
-    Tag.STUDY_INSTANCE_UID: b"2.25.2\0",
-    Tag.SERIES_INSTANCE_UID: b"2.25.3\0",
-    Tag.PHOTOMETRIC_INTERPRETATION: b"MONOCHROME2 ",
-    Tag.NUMBER_OF_FRAMES: b"1 ",
-    Tag.SPECIFIC_CHARACTER_SET: b"ISO_IR 192",
-}
-NUMBERS = {
-    Tag.SAMPLES_PER_PIXEL: 1,
-    Tag.ROWS: 8,
-    Tag.COLUMNS: 8,
-    Tag.BITS_ALLOCATED: 8,
-    Tag.BITS_STORED: 8,
-    Tag.HIGH_BIT: 7,
-    Tag.PIXEL_REPRESENTATION: 0,
-}
+RAMP = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+SIZE = {tag: element(tag, "US", pack("<H", 64)) for tag in (Tag.ROWS, Tag.COLUMNS)}
 
 
-class Canaries:
-    """Makes names that cannot occur by chance, and finds them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def next(self) -> bytes:
-        self.count += 1
-        # Fits the shortest values, and has the form of a person's name.
-        return b"CNRY^%06d" % self.count
-
-    @staticmethod
-    def sings(text: str) -> bool:
-        return re.search(r"CNRY|[0-9]{6}\^|\^[0-9]{6}", text) is not None
-
-
-def element(tag: int, vr: str, value: bytes) -> bytes:
-    value += b" " * (len(value) % 2)
-    head = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") + vr.encode()
-    if vr.encode() in SHORT_VRS:
-        return head + len(value).to_bytes(2, "little") + value
-    return head + b"\0\0" + len(value).to_bytes(4, "little") + value
-
-
-def planted(canaries: Canaries, structure: dict[Tag, bytes]) -> bytes:
-    """Return an image with a canary in every text element of the dictionary, private and nested."""
-    elements: dict[int, bytes] = {}
-    for tag, row in DicomDictionary.items():
-        if tag >> 16 in (0x0000, 0x0002, 0xFFFE) or tag >= 0x7FE00000:
-            continue
-        if row[0] in TEXT_VRS:
-            elements[tag] = element(tag, row[0], canaries.next())
-        elif row[0] == "SQ" and tag not in list(Tag):
-            inner = element(0x00100010, "PN", canaries.next())
-            inner += element(0x00091001, "LO", canaries.next())
-            item = b"\xfe\xff\x00\xe0" + len(inner).to_bytes(4, "little") + inner
-            elements[tag] = element(tag, "SQ", item)
-    elements[0x00090010] = element(0x00090010, "LO", canaries.next())
-    elements[0x00091001] = element(0x00091001, "UN", canaries.next())
-    for tag, value in structure.items():
-        elements[tag] = element(tag, DicomDictionary[tag][0], value)
-    for tag, number in NUMBERS.items():
-        elements[tag] = element(tag, "US", number.to_bytes(2, "little"))
-    pixels = np.arange(64, dtype=np.uint8).tobytes()
-    elements[Tag.PIXEL_DATA] = element(Tag.PIXEL_DATA, "OB", pixels)
-    meta = element(0x00020010, "UI", b"1.2.840.10008.1.2.1\0")
-    meta += element(0x00020016, "AE", canaries.next()) + element(0x00020102, "OB", canaries.next())
-    body = b"".join(elements[tag] for tag in sorted(elements))
-    return canaries.next().ljust(128, b"\0") + b"DICM" + meta + body
-
-
-def said(error: BaseException) -> str:
-    chain = [error, error.__cause__, None if error.__suppress_context__ else error.__context__]
-    return " ".join(f"{one!r} {one} {vars(one)}" for one in chain if one is not None)
-
-
-def test_canaries_in_every_text_element_stay_inside(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(autouse=True)
+def _silent(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """See to it that nothing is logged or printed either, by this process or its workers."""
     caplog.set_level(logging.DEBUG)
+    yield
+    assert not Canaries.sings(caplog.text)
+    assert not Canaries.sings("".join(capfd.readouterr()))
+
+
+@pytest.fixture
+def pool() -> Iterator[DecoderPool]:
+    """A pool whose workers write to the standard error that is looked at."""
+    with DecoderPool(workers=1, keyer=KEYER) as opened:
+        yield opened
+
+
+def answer(call: Callable[..., object], *arguments: object, **options: object) -> object:
+    """Return what a call gives, or the reason that it raises; neither may sing."""
+    try:
+        result = call(*arguments, **options)
+    except DafhError as error:
+        result, heard = error.reason, said(error)
+    else:
+        heard = f"{result!r} {result}"
+    assert not Canaries.sings(heard)
+    return result
+
+
+def image_of(data: bytes) -> object:
+    return answer(decode, data, side=8, keyer=KEYER)
+
+
+def soon() -> Deadline:
+    return Deadline.after(60)
+
+
+def test_canaries_in_every_text_element_stay_inside(pool: DecoderPool) -> None:
     canaries = Canaries()
-    data = planted(canaries, STRUCTURE)
-    assert canaries.count > 4000
+    data = planted(canaries)
+    assert canaries.count > 5000
     image = decode(data, side=8, keyer=KEYER)
     assert image.metadata.patient_key
-    assert not canaries.sings(f"{image!r} {image.metadata} {image.applied} {image.warnings}")
-    for length in range(200, len(data), 2999):
-        with pytest.raises(InvalidInput) as caught:
-            decode(data[:length], side=8, keyer=KEYER)
-        assert not canaries.sings(said(caught.value))
-    assert not canaries.sings(caplog.text)
-    assert not canaries.sings("".join(capfd.readouterr()))
+    assert image.warnings
+    assert not Canaries.sings(f"{image!r} {image.metadata} {image.applied} {image.warnings}")
+    for result in (
+        answer(render, data),
+        answer(lambda: [*decode_all(data, side=8)]),
+        answer(pool.decode, data, side=8, deadline=soon()),
+        answer(lambda: [*pool.decode_all(data, side=8, deadline=soon())]),
+    ):
+        assert not isinstance(result, Reason)
+
+
+def test_canaries_in_a_file_that_ends_early_stay_inside() -> None:
+    data = planted(Canaries())
+    reasons = {image_of(data[:length]) for length in range(200, len(data), 4999)}
+    assert Reason.DICOM_MALFORMED in reasons
+
+
+@pytest.mark.parametrize("tag", READ, ids=lambda tag: f"{tag:08X}")
+def test_a_canary_in_any_element_that_is_read_is_not_quoted(tag: Tag) -> None:
+    """Whatever it is taken for: text, bytes of a number, a broken sequence, something unknown."""
+    canaries = Canaries()
+    for vr in {IMPLICIT_VR[tag], "LO", "UT", "UN", "SQ"}:
+        changed = {tag: element(tag, vr, canaries.next())}
+        image_of(planted(canaries, changed, only_read=True))
+    if IMPLICIT_VR[tag] == "SQ":
+        # An item of names without the tables and numbers that belong into it.
+        inner = element(0x00100010, "PN", canaries.next())
+        inner += element(0x00281050, "DS", canaries.next())
+        image_of(planted(canaries, {tag: sequence(tag, inner)}, only_read=True))
 
 
 @pytest.mark.parametrize("tag", [tag for tag in STRUCTURE if tag != Tag.SPECIFIC_CHARACTER_SET])
-def test_a_canary_where_structure_should_be_is_not_quoted(tag: Tag) -> None:
+def test_a_canary_where_structure_should_be_is_refused(tag: Tag) -> None:
     canaries = Canaries()
-    data = planted(canaries, STRUCTURE | {tag: canaries.next()})
-    with pytest.raises(InvalidInput) as caught:
-        decode(data, side=8, keyer=KEYER)
-    assert not canaries.sings(said(caught.value))
+    data = planted(canaries, {tag: element(tag, IMPLICIT_VR[tag], canaries.next())})
+    assert isinstance(image_of(data), Reason)
 
 
 def test_a_canary_for_transfer_syntax_is_not_quoted() -> None:
     canaries = Canaries()
-    syntax = canaries.next() + b"\0" * 9
-    data = planted(canaries, STRUCTURE).replace(b"1.2.840.10008.1.2.1\0", syntax)
-    with pytest.raises(InvalidInput) as caught:
-        decode(data, side=8)
-    assert not canaries.sings(said(caught.value))
+    data = planted(canaries, syntax=canaries.next())
+    # Native pixels under any label could be read as they show; fragments cannot.
+    image_of(data)
+    data = planted(canaries, syntax=canaries.next(), pixels=encapsulated(canaries.next()))
+    assert image_of(data) is Reason.TRANSFER_SYNTAX_UNSUPPORTED
 
 
-def test_text_in_png_and_jpeg_stays_inside(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "character_set", [b"ISO_IR 100", b"ISO_IR 13", b"ISO 2022 IR 87", b"GB18030", b"CNRY^000000"]
+)
+def test_no_character_set_lets_a_canary_out(character_set: bytes) -> None:
+    tag = Tag.SPECIFIC_CHARACTER_SET
+    data = planted(Canaries(), {tag: element(tag, "CS", character_set)})
+    image_of(data)
+
+
+def streams(canaries: Canaries) -> dict[str, bytes]:
+    """Return transfer syntax -> stream with names beside the picture."""
+    values = {"1.2.840.10008.1.2.4.80": commented, "1.2.840.10008.1.2.4.90": commented_2000}
+    made = {"1.2.840.10008.1.2.4.50": jpeg(canaries, RAMP)}
+    for syntax, comment in values.items():
+        whole = ENCODERS[syntax](Stored(RAMP, 8, "MONOCHROME2", {}))
+        # What the phantoms' encoder wraps is one fragment behind an empty table.
+        made[syntax] = comment(canaries, whole[20:])
+    return made
+
+
+@pytest.mark.parametrize("syntax", list(streams(Canaries())))
+def test_names_in_a_compressed_stream_stay_inside(syntax: str, pool: DecoderPool) -> None:
     canaries = Canaries()
-    picture = Pillow.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
-    info = PngInfo()
-    info.add_text("Patient", canaries.next().decode())
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    picture.save(png, "PNG", pnginfo=info)
-    picture.save(jpeg, "JPEG", comment=canaries.next())
-    for data in (png.getvalue(), jpeg.getvalue()):
-        assert b"CNRY" in data
-        image = decode(data, side=8)
-        assert not canaries.sings(f"{image!r}")
-        with pytest.raises(InvalidInput) as caught:
-            decode(data[:-20], side=8)
-        assert not canaries.sings(said(caught.value))
-    assert not canaries.sings("".join(capfd.readouterr()))
+    stream = streams(canaries)[syntax]
+    assert b"CNRY" in stream
+    label = syntax.encode()
+    image = image_of(planted(canaries, SIZE, label, pixels=encapsulated(stream)))
+    assert not isinstance(image, Reason)
+    for length in range(10, len(stream), 97):
+        cut = planted(canaries, SIZE, label, pixels=encapsulated(stream[:length]))
+        assert isinstance(image_of(cut), Reason)
+    answer(pool.decode, cut, side=8, deadline=soon())
+
+
+@pytest.mark.parametrize("make", [png, jpeg])
+def test_text_in_png_and_jpeg_stays_inside(
+    make: Callable[[Canaries], bytes], pool: DecoderPool
+) -> None:
+    data = make(Canaries())
+    assert b"CNRY" in data
+    assert not isinstance(image_of(data), Reason)
+    assert not isinstance(answer(pool.decode, data, side=8, deadline=soon()), Reason)
+    for length in range(10, len(data), 61):
+        image_of(data[:length])
+
+
+def test_inspect_repeats_the_callers_words_and_no_others(tmp_path: Path) -> None:
+    canaries = Canaries()
+    folder, out = tmp_path / canaries.next().decode(), tmp_path / "out"
+    folder.mkdir()
+    contents = {
+        "whole": planted(canaries),
+        "cut": planted(canaries)[:9999],
+        "text": canaries.next() * 9,
+        "png": png(canaries),
+        "jpeg": jpeg(canaries),
+        "syntax": planted(canaries, syntax=canaries.next(), pixels=encapsulated(b"")),
+    }
+    for kind, data in contents.items():
+        (folder / f"{canaries.next().decode()} {kind}").write_bytes(data)
+    app = typer.Typer()
+    app.command()(inspect)
+    lines = CliRunner().invoke(app, [str(folder), "--json", "--png", str(out)]).stdout
+    verdicts = [json.loads(line) for line in lines.splitlines()]
+    assert {verdict["ok"] for verdict in verdicts} == {True, False}
+    for verdict in verdicts:
+        assert Canaries.sings(verdict.pop("file"))
+        assert not Canaries.sings(json.dumps(verdict))
+    pictures = [*out.iterdir()]
+    assert pictures
+    for picture in pictures:
+        assert not Canaries.sings(picture.name)
+        assert b"CNRY" not in picture.read_bytes()
+
+
+def test_a_canary_is_found_in_each_place_that_is_looked_at(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The looking itself: each sink shows a name that is put there on purpose."""
+    name = Canaries().next().decode()
+    assert Canaries.sings(said(InvalidInput(Reason.NO_PIXELS, "", remedy=name)))
+    assert Canaries.sings(said(ValueError(name)))
+    assert Canaries.sings(name.encode().hex())
+    logging.getLogger("dafh").warning(name)
+    assert Canaries.sings(caplog.text)
+    caplog.clear()
+    print(name)  # noqa: T201 - what is looked for
+    assert Canaries.sings("".join(capfd.readouterr()))
 
 
 @pytest.mark.parametrize("field", ALLOWED)
 def test_a_listed_element_passes_only_what_it_may_hold(field: str) -> None:
     assert not ALLOWED[field].accept("DOE^JANE")
     assert not ALLOWED[field].accept("")
-    closed = {"modality": "CT", "body_part": "CHEST", "laterality": "L", "view": "MLO"}
-    assert ALLOWED[field].accept(closed.get(field, "SOMATOM Force"))
-    if field in closed:
-        assert not ALLOWED[field].accept("JANE")
+    assert not ALLOWED[field].accept("JANE")
+    good = {"modality": "CT", "body_part": "CHEST", "laterality": "L", "view": "MLO"}
+    good |= {"manufacturer_model": "SOMATOM Force", "study_year": "2024", "patient_key": "0f" * 32}
+    good |= dict.fromkeys(("rows", "columns", "frames"), "512")
+    assert ALLOWED[field].accept(good.get(field, "1.2.840.10008.1.2"))
 
 
 def test_the_patient_key_follows_key_tenant_issuer_and_id(sample: list[Phantom]) -> None:

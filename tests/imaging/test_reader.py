@@ -57,6 +57,9 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "OW": st.binary(max_size=20).map(lambda raw: raw[: len(raw) // 2 * 2]),
     "OB": st.binary(max_size=20).map(lambda raw: raw[: len(raw) // 2 * 2]),
     "OV": st.binary(max_size=24).map(lambda raw: raw[: len(raw) // 8 * 8]),
+    "FL": st.floats(width=32, allow_nan=False),
+    "FD": st.floats(allow_nan=False),
+    "SH": text,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,12 @@ from dafh.imaging.resize import crop_padding, letterbox
 from dafh.imaging.windows import (
     BRAIN,
     SOFT_TISSUE,
+    Unit,
     VoiFunction,
     Window,
-    default_window,
+    percentile_window,
     percentiles,
+    preset_window,
 )
 
 from .instances import MakeInstance
@@ -40,6 +44,42 @@ def test_a_window_stays_in_range_and_never_swaps_two_values(
     assert grey.min() >= 0
     assert grey.max() <= 255
     assert np.all(np.diff(grey) >= 0)
+
+
+def standard_grey(window: Window, value: float) -> float:
+    """Return what the pseudo-code of PS3.3 C.11.2.1.2.1 and C.11.2.1.3 gives, from 0 to 255."""
+    c, w, low, high = window.center, window.width, 0.0, 255.0
+    match window.function:
+        case VoiFunction.LINEAR:
+            if value <= c - 0.5 - (w - 1) / 2:
+                return low
+            if value > c - 0.5 + (w - 1) / 2:
+                return high
+            return ((value - (c - 0.5)) / (w - 1) + 0.5) * (high - low) + low
+        case VoiFunction.LINEAR_EXACT:
+            if value <= c - w / 2:
+                return low
+            if value > c + w / 2:
+                return high
+            return ((value - c) / w + 0.5) * (high - low) + low
+        case VoiFunction.SIGMOID:
+            exponent = -4 * (value - c) / w
+            return low if exponent > 500 else (high - low) / (1 + math.exp(exponent)) + low
+
+
+@unhurried
+@given(
+    st.integers(-5000, 5000),
+    st.one_of(st.just(1), st.integers(1, 5000), st.floats(1, 5000)),
+    st.sampled_from(VoiFunction),
+    st.lists(st.floats(-9000, 9000), min_size=1, max_size=20),
+)
+def test_windows_follow_the_formulas_of_the_standard(
+    center: int, width: float, function: VoiFunction, values: list[float]
+) -> None:
+    window = Window(center, width, function)
+    expected = [standard_grey(window, value) for value in values]
+    assert window.grey(np.array(values)) == pytest.approx(expected, abs=1e-6)
 
 
 @unhurried
@@ -84,17 +124,44 @@ def test_a_percentile_is_a_value_that_so_many_do_not_exceed(
 def test_default_greys_do_not_depend_on_the_unit(slope: float, intercept: float, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 4096, 500).astype(np.float64)
     counts = np.ones(500, np.int64)
-    plain = default_window("MR", "", values, counts).grey(values)
+    plain = percentile_window("MR", Unit.OTHER, values, counts).grey(values)
     scaled = values * slope + intercept
-    again = default_window("MR", "", scaled, counts).grey(scaled)
+    again = percentile_window("MR", Unit.OTHER, scaled, counts).grey(scaled)
     assert np.abs(plain - again).max() < 0.01
 
 
 def test_ct_windows_follow_the_body_part() -> None:
-    none = np.zeros(1), np.ones(1, np.int64)
-    assert default_window("CT", "HEAD", *none) == BRAIN
-    assert default_window("CT", "ABDOMEN", *none) == SOFT_TISSUE
-    assert default_window("CT", "", *none) == SOFT_TISSUE
+    assert preset_window("CT", "HEAD", Unit.HOUNSFIELD) == BRAIN
+    assert preset_window("CT", "ABDOMEN", Unit.HOUNSFIELD) == SOFT_TISSUE
+    assert preset_window("CT", "", Unit.HOUNSFIELD) == SOFT_TISSUE
+    assert preset_window("CT", "HEAD", Unit.OTHER) is None
+    assert preset_window("MR", "HEAD", Unit.OTHER) is None
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"RescaleSlope": "1", "RescaleIntercept": "-1024"}, "default window 40/400"),
+        ({"RescaleSlope": "1", "RescaleIntercept": "0"}, "default window 40/400"),
+        ({"RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}, "40/400"),
+        ({"RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "US"}, "LINEAR_EXACT"),
+        ({}, "LINEAR_EXACT"),
+        (
+            {
+                "RescaleSlope": "1",
+                "RescaleIntercept": "-1024",
+                "RescaleType": "HU",
+                "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"],
+            },
+            "LINEAR_EXACT",
+        ),
+    ],
+)
+def test_a_ct_preset_needs_hounsfield_units(
+    elements: dict[str, object], expected: str, make_instance: MakeInstance
+) -> None:
+    image = decode(make_instance(Modality="CT", **elements), side=16)
+    assert expected in next(step for step in image.applied if "window" in step)
 
 
 def test_an_image_of_almost_one_value_is_still_shown(make_instance: MakeInstance) -> None:

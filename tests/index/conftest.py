@@ -1,13 +1,8 @@
-"""A real Milvus Lite server, and cases to put into it."""
+"""Real Milvus servers, and cases to put into them."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import signal
-import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,94 +18,58 @@ from dafh.deadline import Deadline
 from dafh.errors import Unavailable
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, Coding, case_id
-from dafh.index.connection import Connection
+from dafh.index.endpoint import Endpoint
 from dafh.index.milvus import MilvusIndex
+from tests.index.servers import LiteServer as LiteServer
+from tests.index.servers import Server, StandaloneServer
 
 PATIENCE_S = 20.0
 
-#: Becomes its arguments; the kernel ends it when its parent ends (PR_SET_PDEATHSIG).
-UNTIL_PARENT_ENDS = (
-    "import ctypes, os, signal, sys;"
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL);"
-    "os.environ['LD_LIBRARY_PATH'] = os.path.dirname(sys.argv[1]);"
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
-
-
-def _binaries() -> Path:
-    # The package itself cannot be imported without pkg_resources, which setuptools gave up.
-    found = importlib.util.find_spec("milvus_lite")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("milvus-lite is not installed")
-    return Path(found.submodule_search_locations[0]) / "lib"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class LiteServer:
-    """A Milvus Lite process with its own database."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = _free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start, or start again on the same database and port."""
-        binaries = _binaries()
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", UNTIL_PARENT_ENDS),
-                *(binaries / "milvus", self._folder / "test.db"),
-                *(f"127.0.0.1:{self.port}", "ERROR"),
-            ],
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = Deadline.after(PATIENCE_S)
-        while True:
-            try:
-                Connection(self.uri, deadline).close()
-            except Unavailable:
-                assert self._process.poll() is None, "Milvus Lite ended while it started"
-            else:
-                return
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+#: Milliseconds between the ticks that a Strong read waits for; the usual are 200.
+TICK = {"proxy": {"timeTickInterval": 20}}
+#: Seconds after which the parts of a server that stood still give each other up; the usual are 30.
+LEASES = {"common": {"session": {"ttl": 30}}}
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
-    """Return the server that all tests of a worker share, each in its own archive."""
-    lite = LiteServer(tmp_path_factory.mktemp("milvus"))
-    lite.start()
-    yield lite
-    lite.kill()
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
+    """Return the Milvus Lite that all tests of a worker share, each in its own archive."""
+    with LiteServer(tmp_path_factory.mktemp("lite")) as server:
+        yield server
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[LiteServer]:
-    """Return a server that the test may hurt."""
-    lite = LiteServer(tmp_path)
-    lite.start()
-    yield lite
-    lite.kill()
+@pytest.fixture(scope="session")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneServer]:
+    """Return the standalone server that all tests of a worker share, each in its own archive."""
+    with StandaloneServer(tmp_path_factory.mktemp("standalone"), **TICK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["lite", "standalone"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Return each of the shared servers in turn."""
+    shared: Server = request.getfixturevalue(request.param)
+    return shared
+
+
+@pytest.fixture(params=["lite", "standalone"])
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Return a server that the test may hurt, of each kind in turn."""
+    own = LiteServer(tmp_path) if request.param == "lite" else StandaloneServer(tmp_path, **TICK)
+    with own:
+        yield own
+
+
+@pytest.fixture(params=["lite", "standalone"])
+def patient_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Return a server of its own that goes on where it was after it stood still for seconds."""
+    own = (
+        LiteServer(tmp_path)
+        if request.param == "lite"
+        else StandaloneServer(tmp_path, **TICK, **LEASES)
+    )
+    with own:
+        yield own
 
 
 @pytest.fixture(scope="session")
@@ -153,15 +112,15 @@ def new_case() -> Callable[..., Case]:
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[Callable[[str, Coding], MilvusIndex]]:
+def opened() -> Iterator[Callable[[Endpoint, Coding], MilvusIndex]]:
     """Return what opens or creates an index that is closed when the module's tests are done."""
     with ExitStack() as stack:
 
-        def make(uri: str, coding: Coding) -> MilvusIndex:
+        def make(endpoint: Endpoint, coding: Coding) -> MilvusIndex:
             deadline = Deadline.after(PATIENCE_S)
             while True:
                 try:
-                    index = MilvusIndex.open_or_create(uri, coding, deadline)
+                    index = MilvusIndex.open_or_create(endpoint, coding, deadline)
                 except Unavailable:
                     # Milvus Lite listens a moment before it can make a collection.
                     time.sleep(0.05)

@@ -24,6 +24,7 @@ from dafh.index.collection import (
     read_description,
     row_of,
 )
+from dafh.index.filters.parse import parse
 from dafh.index.port import Exclude
 
 NewCoding = Callable[..., Coding]
@@ -82,14 +83,29 @@ def test_every_expression_names_the_tenant_first(new_coding: NewCoding) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ['"', "\\", "a b", "a\n", "", "é", "'", "a)"])
-def test_text_that_was_not_validated_is_kept_out_of_expressions(
+def test_text_that_was_not_validated_stays_one_literal(new_coding: NewCoding) -> None:
+    tenant = 't" or tenant != "'
+    assert expression(replace(new_coding(), tenant=tenant)) == r'tenant == "t\" or tenant != \""'
+    assert (
+        expression(new_coding(tenant="t"), ids=[CaseId("\\")]) == r'tenant == "t" and id in ["\\"]'
+    )
+
+
+@pytest.mark.parametrize("text", ["a\n", "\0", "\x9f", "\udc80"])
+def test_text_that_nothing_stores_is_kept_out_of_expressions(
     new_coding: NewCoding, text: str
 ) -> None:
     with pytest.raises(Internal):
         expression(replace(new_coding(), tenant=text))
     with pytest.raises(Internal):
         expression(new_coding(), ids=[CaseId(text)])
+
+
+def test_the_filter_comes_last_in_brackets_of_its_own(new_coding: NewCoding) -> None:
+    anything = parse('label = "x" OR frame = 2')
+    assert expression(new_coding(tenant="t"), ids=[CaseId("0a")], filter=anything) == (
+        'tenant == "t" and id in ["0a"] and (label == "x" or frame == 2)'
+    )
 
 
 def test_no_file_of_settings_is_read_when_pymilvus_is_imported() -> None:

@@ -19,7 +19,7 @@ from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Exclude, Query
 
 if TYPE_CHECKING:
-    from tests.index.conftest import LiteServer
+    from tests.index.servers import Server
 
 pytestmark = pytest.mark.stack
 
@@ -82,7 +82,7 @@ def recovered(index: MilvusIndex) -> None:
 
 
 def test_a_killed_server_is_unavailable_in_time_and_back_with_every_case(
-    own_server: LiteServer,
+    own_server: Server,
     opened: Opened,
     new_coding: NewCoding,
     new_case: NewCase,
@@ -109,24 +109,24 @@ def test_a_killed_server_is_unavailable_in_time_and_back_with_every_case(
 
 
 def test_a_hung_server_costs_no_more_than_the_deadline(
-    own_server: LiteServer, opened: Opened, new_coding: NewCoding, new_case: NewCase
+    patient_server: Server, opened: Opened, new_coding: NewCoding, new_case: NewCase
 ) -> None:
     coding = new_coding()
-    index, case = opened(own_server.uri, coding), new_case(coding, 1)
+    index, case = opened(patient_server.uri, coding), new_case(coding, 1)
     index.upsert([case], Deadline.after(20))
-    own_server.signal(signal.SIGSTOP)
-    for name, call in calls(index, own_server.uri, case).items():
+    patient_server.signal(signal.SIGSTOP)
+    for name, call in calls(index, patient_server.uri, case).items():
         with within(0.3), pytest.raises((Unavailable, DeadlineExceeded)):
             call(Deadline.after(0.3))
         assert name
-    own_server.signal(signal.SIGCONT)
+    patient_server.signal(signal.SIGCONT)
     recovered(index)
     # What was asked for while the server hung may have been done or not, but nothing in between.
     assert index.get([case.id], Deadline.after(20)) in ({}, {case.id: case})
 
 
 def test_a_short_deadline_does_not_wait_behind_a_long_one(
-    own_server: LiteServer, opened: Opened, new_coding: NewCoding, new_case: NewCase
+    own_server: Server, opened: Opened, new_coding: NewCoding, new_case: NewCase
 ) -> None:
     coding = new_coding()
     index, case = opened(own_server.uri, coding), new_case(coding, 1)
@@ -153,7 +153,7 @@ def patient(call: Callable[[Deadline], object]) -> None:
 
 
 def test_a_closed_index_says_so(
-    own_server: LiteServer, new_coding: NewCoding, new_case: NewCase
+    own_server: Server, new_coding: NewCoding, new_case: NewCase
 ) -> None:
     index = MilvusIndex.open_or_create(own_server.uri, new_coding(), Deadline.after(20))
     index.close()
@@ -163,7 +163,7 @@ def test_a_closed_index_says_so(
 
 
 def test_a_call_underway_when_the_server_is_killed_ends_at_once(
-    own_server: LiteServer, opened: Opened, new_coding: NewCoding, new_case: NewCase
+    own_server: Server, opened: Opened, new_coding: NewCoding, new_case: NewCase
 ) -> None:
     coding = new_coding()
     index, case = opened(own_server.uri, coding), new_case(coding, 1)

@@ -18,7 +18,8 @@ from dafh.errors import (
 from dafh.imaging.image import Image, Metadata, PatientKey
 from dafh.index.case import CaseId, Coding
 from dafh.index.exact import ExactIndex
-from dafh.index.port import Outcome
+from dafh.index.filters.parse import parse
+from dafh.index.port import Hit, Outcome
 from dafh.ingest.ingest import Ingester, Item
 from dafh.retrieval.retrieve import Options, Retriever
 
@@ -64,6 +65,20 @@ def test_the_query_itself_answers_only_when_asked_to(index: ExactIndex) -> None:
     unasked = ask(index, query, top_k=20)
     assert len(unasked) == 18
     assert {"1.2.5", "1.2.6"}.isdisjoint(unasked)
+
+
+def test_filter_limits_and_place_reach_the_index(index: ExactIndex) -> None:
+    retriever = Retriever(ScriptedEncoder(), index)
+
+    def answer(options: Options) -> list[Hit]:
+        return list(retriever.by_image(lambda _: image(99), options, SOON).found.hits)
+
+    everything = answer(Options(20))
+    assert answer(Options(20, after=everything[4].position)) == everything[5:]
+    assert answer(Options(20, filter=parse("frame != 1"))) == []
+    one_each = answer(Options(20, max_hits_per_patient=1))
+    assert len({hit.case.patient_key for hit in one_each}) == len(one_each) == 10
+    assert answer(Options(20, max_hits_per_series=3)) == everything[:3]
 
 
 def test_an_unknown_patient_excludes_instance_and_study_only(index: ExactIndex) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any
 
-import jpeg_ls  # type: ignore[import-untyped]  # the package carries no types
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from openjpeg.utils import encode_array as encode_jpeg_2000
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -23,7 +23,6 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from rle.utils import encode_pixel_data as encode_rle
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,9 @@ class Stored:
 
 Encode = Callable[[Stored], bytes]
 
+#: Number of segments and fifteen offsets (PS3.5 G.5).
+RLE_HEADER = Struct("<16I")
+
 
 def _little(stored: Stored) -> bytes:
     raw: bytes = np.ascontiguousarray(stored.values).tobytes()
@@ -66,16 +68,18 @@ def _big(stored: Stored) -> bytes:
 
 
 def _rle(stored: Stored) -> bytes:
-    rows, columns = stored.values.shape[:2]
-    frame = encode_rle(
-        np.ascontiguousarray(stored.values).tobytes(),
-        byteorder="<",
-        rows=rows,
-        columns=columns,
-        samples_per_pixel=stored.samples,
-        bits_allocated=8 * stored.values.dtype.itemsize,
-    )
-    return encapsulate([frame])
+    """PS3.5 G: a segment for each byte of each sample, the most significant first."""
+    values = stored.values[..., None] if stored.samples == 1 else stored.values
+    octets = np.ascontiguousarray(values.astype(values.dtype.newbyteorder(">"))).view(np.uint8)
+    segments, offsets, offset = [], [], RLE_HEADER.size
+    for plane in np.moveaxis(octets, 2, 0):
+        # Runs do not cross rows.
+        segment = bytes(imagecodecs.packbits_encode(np.ascontiguousarray(plane), axis=-1))
+        offsets.append(offset)
+        segments.append(segment + b"\0" * (len(segment) % 2))
+        offset += len(segments[-1])
+    header = RLE_HEADER.pack(len(segments), *offsets, *bytes(15 - len(segments)))
+    return encapsulate([header + b"".join(segments)])
 
 
 def _jpeg(stored: Stored) -> bytes:
@@ -86,19 +90,18 @@ def _jpeg(stored: Stored) -> bytes:
 
 
 def _jpeg_ls(stored: Stored) -> bytes:
-    rows, columns = stored.values.shape[:2]
-    frame = jpeg_ls.encode_pixel_data(
-        np.ascontiguousarray(stored.values).tobytes(),
-        rows=rows,
-        columns=columns,
-        samples_per_pixel=1,
-        bits_stored=stored.bits,
-    )
-    return encapsulate([bytes(frame)])
+    values = np.ascontiguousarray(stored.values)
+    stream = bytes(imagecodecs.jpegls_encode(values.view(f"u{values.itemsize}")))
+    # DICOM has no use for the SPIFF header between the first marker and the frame's.
+    return encapsulate([stream[:2] + stream[stream.index(b"\xff\xf7") :]])
 
 
 def _jpeg_2000(stored: Stored) -> bytes:
-    return encapsulate([encode_jpeg_2000(stored.values, bits_stored=stored.bits)])
+    values = np.ascontiguousarray(stored.values)
+    stream = imagecodecs.jpeg2k_encode(
+        values, codecformat="J2K", bitspersample=stored.bits, reversible=True, numthreads=1
+    )
+    return encapsulate([bytes(stream)])
 
 
 #: Transfer syntax UID -> how pixel data is written in it.

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from dafh.imaging.refusal import undecodable
 
 START_OF_IMAGE = b"\xff\xd8"
+END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN = 0xDA
 #: Frame headers SOF0 to SOF15 without DHT, JPG and DAC, and the one of JPEG-LS.
 FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-JPEG_LS = 0xF7
+BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC2, 0xC3, 0xF7
 #: Markers without a length: TEM, RST0 to RST7, SOI.
 BARE = frozenset({0x01, *range(0xD0, 0xD9)})
-#: Application data and comments: never needed for the pixels, and where names of people hide.
-PRIVATE = frozenset({*range(0xE0, 0xF0), 0xFE})
 
 
 @dataclass(frozen=True, slots=True)
 class JpegStream:
-    """The header of a JPEG stream, and the stream without application data."""
+    """The header of a JPEG stream."""
 
     #: Second byte of the frame header's marker: C0 baseline, C1 extended, C2 progressive, ….
     process: int
@@ -31,11 +30,17 @@ class JpegStream:
     jfif: bool
     #: Transform flag of Adobe's APP14: 0 none, 1 YCbCr; `None` where absent.
     adobe_transform: int | None
-    bare: bytes
+    #: Position behind the header of the first scan.
+    scan: int
 
     @property
     def is_rgb(self) -> bool | None:
-        """Whether three components are RGB by the stream's own word; `None` where it is silent."""
+        """Whether three components are RGB by the stream's own word; `None` where it is silent.
+
+        A lossless stream is: its values are coded as they are (ITU-T T.81 H), and JFIF knows none.
+        """
+        if self.process == LOSSLESS:
+            return None
         if self.components in (tuple(b"RGB"), tuple(b"rgb")):
             return True
         if self.adobe_transform is not None:
@@ -55,7 +60,6 @@ def read_jpeg(stream: bytes) -> JpegStream:
         raise undecodable("there is no JPEG stream")
     frame: tuple[int, bytes] | None = None
     jfif, adobe, position = False, None, 2
-    kept = [START_OF_IMAGE]
     while True:
         marker, segment, position = _segment(stream, position)
         body = segment[4:]
@@ -68,8 +72,6 @@ def read_jpeg(stream: bytes) -> JpegStream:
             jfif = True
         elif marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
             adobe = body[11]
-        if marker not in PRIVATE:
-            kept.append(segment)
         if marker == START_OF_SCAN:
             break
     if frame is None or len(frame[1]) < 6 or len(frame[1]) < 6 + 3 * frame[1][5]:
@@ -83,7 +85,7 @@ def read_jpeg(stream: bytes) -> JpegStream:
         components=tuple(body[6 + 3 * index] for index in range(body[5])),
         jfif=jfif,
         adobe_transform=adobe,
-        bare=b"".join(kept) + stream[position:],
+        scan=position,
     )
 
 

@@ -1,0 +1,161 @@
+"""What a Milvus server can do, found out by asking it, not by its version.
+
+Milvus Lite takes a partition key and makes no partitions of it, and other servers leave out other
+things. So each capability is tried on an empty collection, which is dropped again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dafh.deadline import Deadline
+from dafh.errors import FailedPrecondition, Internal, Reason
+from dafh.index.connection import Connection, DataType, MilvusClient, holding
+
+_STAGE = "asking Milvus what it can do"
+PREFIX = "dafh_probe_"
+#: A collection older than this, seconds, is of a program that died while it asked.
+_ABANDONED_S = 600
+#: Seconds that dropping it may take.
+_SWEEPING_S = 5.0
+
+_KNOWN: WeakKeyDictionary[Connection, Capabilities] = WeakKeyDictionary()
+_ASKING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server can do for this user."""
+
+    #: Another name for a collection, moved from one to the next at once.
+    aliases: bool
+    #: Databases beside the default one.
+    databases: bool
+    #: Rows of a collection kept apart by the hash of a field.
+    partition_key: bool
+    #: The approximate index over binary vectors.
+    bin_ivf_flat: bool
+    #: Properties of ours at a collection.
+    properties: bool
+
+    def require(self, name: str) -> None:
+        """Refuse what the server cannot do.
+
+        Parameters
+        ----------
+        name
+            Of one of the fields.
+
+        Raises
+        ------
+        FailedPrecondition
+            The server cannot do it, or does not let this user.
+        """
+        if not getattr(self, name):
+            raise FailedPrecondition(
+                Reason.INDEX_INCAPABLE,
+                f"This Milvus does not offer {name}, or not to this user.",
+                remedy="Use a standalone or cluster Milvus, and give the user its role "
+                "(`dafh.index.privileges`).",
+                subject=name,
+            )
+
+
+def capabilities(connection: Connection, deadline: Deadline) -> Capabilities:
+    """Return what the server of a connection can do; it is asked once.
+
+    Raises
+    ------
+    Unavailable, DeadlineExceeded, Overloaded
+        The server does not answer.
+    """
+    with holding(_ASKING, deadline, _STAGE):
+        if connection not in _KNOWN:
+            _KNOWN[connection] = _ask(connection, deadline)
+        return _KNOWN[connection]
+
+
+def _ask(connection: Connection, deadline: Deadline) -> Capabilities:
+    with _collection(connection, deadline) as name:
+        return Capabilities(
+            **{asked: _try(connection, deadline, name, asked) for asked in _QUESTIONS}
+        )
+
+
+def _try(connection: Connection, deadline: Deadline, name: str, asked: str) -> bool:
+    try:
+        return connection.run(
+            _STAGE, deadline, lambda client, timeout: _QUESTIONS[asked](client, name, timeout)
+        )
+    except (FailedPrecondition, Internal):
+        # Not served, not permitted, or served as an error.
+        return False
+
+
+@contextmanager
+def _collection(connection: Connection, deadline: Deadline) -> Iterator[str]:
+    """Make an empty collection for the time of the block; sweep up those of programs that died."""
+    names = connection.run(
+        _STAGE, deadline, lambda client, timeout: client.list_collections(timeout=timeout)
+    )
+    for name in names:
+        if name.startswith(PREFIX) and _is_abandoned(name):
+            _drop(connection, deadline, name)
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=32)
+    schema.add_field("code", DataType.BINARY_VECTOR, dim=8)
+    schema.add_field("tenant", DataType.VARCHAR, max_length=64, is_partition_key=True)
+    name = f"{PREFIX}{int(time.time())}_{secrets.token_hex(8)}"
+    try:
+        connection.run(
+            _STAGE,
+            deadline,
+            lambda client, timeout: client.create_collection(
+                name, schema=schema, num_partitions=2, timeout=timeout
+            ),
+        )
+        yield name
+    finally:
+        # Also when the deadline has passed meanwhile.
+        _drop(connection, Deadline.after(_SWEEPING_S), name)
+
+
+def _drop(connection: Connection, deadline: Deadline, name: str) -> None:
+    connection.run(
+        _STAGE, deadline, lambda client, timeout: client.drop_collection(name, timeout=timeout)
+    )
+
+
+def _is_abandoned(name: str) -> bool:
+    born = name.removeprefix(PREFIX).partition("_")[0]
+    return born.isdigit() and int(born) < time.time() - _ABANDONED_S
+
+
+def _ivf_index() -> Any:  # noqa: ANN401 - pymilvus is not typed
+    index = MilvusClient.prepare_index_params()
+    index.add_index("code", index_type="BIN_IVF_FLAT", metric_type="HAMMING", params={"nlist": 1})
+    return index
+
+
+#: How each capability is tried, given the empty collection and the seconds left.
+_QUESTIONS: dict[str, Callable[[MilvusClient, str, float], bool]] = {
+    "aliases": lambda client, _, timeout: "aliases" in client.list_aliases(timeout=timeout),
+    "databases": lambda client, _, timeout: bool(client.list_databases(timeout=timeout)),
+    # A server that knows partition keys has made several partitions of the one field.
+    "partition_key": lambda client, name, timeout: (
+        len(client.list_partitions(name, timeout=timeout)) > 1
+    ),
+    "bin_ivf_flat": lambda client, name, timeout: (
+        client.create_index(name, _ivf_index(), timeout=timeout) is None
+    ),
+    "properties": lambda client, name, timeout: (
+        client.alter_collection_properties(name, {"dafh.probe": "1"}, timeout=timeout) is None
+    ),
+}

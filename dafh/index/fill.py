@@ -1,0 +1,134 @@
+"""Fill a coding beside the live one, while the archive is searched and written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dafh.codes import HashCode
+from dafh.deadline import Deadline
+from dafh.errors import NotFound, Reason
+from dafh.index.archives import Archives
+from dafh.index.case import Case, CaseId, Coding, CodingKey
+from dafh.index.connection import Connection
+from dafh.index.difference import Missing, missing, missing_batches
+from dafh.index.ledger import Ledger
+from dafh.index.milvus import MilvusIndex
+from dafh.index.progress import FillNote
+from dafh.index.rows import Rows
+from dafh.index.storage import erase
+
+#: Makes the codes of cases by the new model, of those that it has the pixels of.
+Recode = Callable[[Sequence[Case]], Mapping[CaseId, HashCode]]
+
+#: How often the archive is gone through again for what was written meanwhile.
+_PASSES = 10
+#: Keys that are looked at together after a fill was interrupted.
+_RANGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a fill did."""
+
+    #: Cases that were stored.
+    stored: int
+    #: Cases without pixels: the coding lacks them still.
+    missing: Missing
+
+
+def fill(
+    connection: Connection,
+    tenant: str,
+    name: str,
+    key: CodingKey,
+    recode: Recode,
+    deadline: Deadline,
+) -> Filled:
+    """Store in a coding what it lacks of the live one; may be cut off and started again.
+
+    Parameters
+    ----------
+    tenant, name
+        Which archive.
+    key
+        Of the coding.
+    recode
+        Makes codes; a case that it gives none for stays missing.
+
+    Raises
+    ------
+    NotFound
+        There is no such archive, or it has no such coding.
+    Outdated
+        Another fill of the coding is under way.
+    """
+    archives = Archives(connection, tenant)
+    archive = archives.settle(name, deadline)
+    target = archive.find(key)
+    if target is None:
+        raise NotFound(
+            Reason.CODING_NOT_FOUND,
+            "The archive has no such coding.",
+            remedy="Add it first.",
+            subject="coding",
+        )
+    if target == archive.live:
+        return Filled(0, Missing())
+    return _Filling(connection, archives.ledger, archive.live, target, recode).run(deadline)
+
+
+class _Filling:
+    def __init__(
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        live: Coding,
+        target: Coding,
+        recode: Recode,
+    ) -> None:
+        self._live, self._target = Rows(connection, live), Rows(connection, target)
+        self._index = MilvusIndex(connection, target)
+        self._note = FillNote(ledger, target)
+        self._recode = recode
+
+    def run(self, deadline: Deadline) -> Filled:
+        interrupted, _ = self._note.read(deadline)
+        if interrupted is not None:
+            self._take_back(*interrupted, deadline)
+            self._note.write(None, deadline)
+        stored = 0
+        for _ in range(_PASSES):
+            in_pass = sum(
+                self._batch(ids, deadline)
+                for ids in missing_batches(self._live, self._target, deadline)
+            )
+            stored += in_pass
+            if not in_pass:
+                break
+        return Filled(stored, missing(self._live, self._target, deadline))
+
+    def _batch(self, ids: list[CaseId], deadline: Deadline) -> int:
+        cases = self._live.lookup(ids, deadline, strong=True)
+        codes = self._recode(list(cases.values()))
+        if not codes:
+            return 0
+        # From here on an erasure waits until the batch is through.
+        self._note.write((min(codes), max(codes)), deadline)
+        cases = self._live.lookup(list(codes), deadline, strong=True)
+        recoded = [replace(case, code=codes[key]) for key, case in cases.items()]
+        self._index.upsert(recoded, deadline)
+        self._take_back_if_gone(list(cases), deadline)
+        self._note.write(None, deadline)
+        return len(recoded)
+
+    def _take_back(self, first: CaseId, last: CaseId, deadline: Deadline) -> None:
+        """Take out of the target, between two keys, what the live coding has not."""
+        ids = [first, *self._target.keys(first, _RANGE, deadline, up_to=last)]
+        while ids:
+            self._take_back_if_gone(ids, deadline)
+            ids = self._target.keys(ids[-1], _RANGE, deadline, up_to=last)
+
+    def _take_back_if_gone(self, ids: list[CaseId], deadline: Deadline) -> None:
+        present = self._live.lookup(ids, deadline, strong=True)
+        erase(self._target, [key for key in ids if key not in present], deadline)

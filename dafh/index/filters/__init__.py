@@ -1,0 +1,1 @@
+"""Filters: which cases may answer, from the text of a caller to what an index understands."""

@@ -1,0 +1,60 @@
+"""Two models that any test can be: each makes another code of the same case."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dafh.codes import HashCode
+from dafh.deadline import Deadline
+from dafh.index.case import Case, Coding
+from dafh.index.connection import Connection
+from dafh.index.live import Arrival
+
+FIRST, SECOND = "ab" * 32, "cd" * 32
+
+
+def soon() -> Deadline:
+    return Deadline.after(60)
+
+
+def second(coding: Coding) -> Coding:
+    """Return the coding of the same archive by the other model."""
+    return replace(coding, model_hash=SECOND, model_version=2)
+
+
+def code_by(model_hash: str, case: Case, bits: int = 64) -> HashCode:
+    """Return what a model makes of a case: of each case something else."""
+    made = hashlib.sha256(f"{model_hash} {case.sop_instance_uid}".encode()).digest()
+    return HashCode(made[: bits // 8])
+
+
+def arrival(case: Case, *codings: Coding) -> Arrival:
+    """Return a case as a writer with the models of these codings brings it."""
+    return Arrival(case, {one.key: code_by(one.model_hash, case, one.bits) for one in codings})
+
+
+class Died(BaseException):
+    """The program ended here, without a chance to do anything more."""
+
+
+@contextmanager
+def dying_after(calls: int, connection: Connection) -> Iterator[None]:
+    """Let a connection's program die before a call, and every call after that one fail too."""
+    left, run = calls, connection.run
+
+    def counted(stage: str, deadline: Deadline, call: Callable[..., Any]) -> Any:  # noqa: ANN401 - as run
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Died
+        return run(stage, deadline, call)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "run", counted)
+        yield
