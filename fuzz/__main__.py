@@ -13,10 +13,12 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
-from fuzz.seeds import MAX_LENGTH, write_seeds
+from fuzz.seeds import MAX_LENGTH, SEEDS, write_seeds
 
 #: Seconds that one input may take.
 SLOWEST = 2
@@ -24,7 +26,7 @@ SLOWEST = 2
 RSS_LIMIT = 2048
 #: Rounds over the corpus, and MiB that the process may grow from the second round to the last.
 ROUNDS = 5
-GROWTH = 16
+GROWTH = 4
 #: Findings after which it is not worth going on.
 ENOUGH = 10
 
@@ -50,11 +52,11 @@ def fuzz(target: str, duration: float, out: Path) -> Report:
     corpus, findings = out / target / "corpus", out / target / "findings"
     findings.mkdir(parents=True, exist_ok=True)
     known = set(findings.iterdir())
-    report, started = Report(target, seeds=write_seeds(corpus)), time.monotonic()
+    report, started = Report(target, seeds=write_seeds(target, corpus)), time.monotonic()
     while (left := duration - (time.monotonic() - started)) > 1:
         run = subprocess.run(
             [
-                sys.executable, "-m", "fuzz.target", target, str(corpus),
+                sys.executable, "-m", "fuzz.libfuzzer", target, str(corpus),
                 f"-max_total_time={left:.0f}", f"-timeout={SLOWEST}", f"-max_len={MAX_LENGTH}",
                 f"-rss_limit_mb={RSS_LIMIT}", f"-artifact_prefix={findings}/",
                 "-print_final_stats=1",
@@ -107,14 +109,17 @@ def _replay(report: Report, corpus: Path) -> None:
 def main() -> None:
     """Fuzz as the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("--duration", type=float, default=600, help="seconds for each target")
-    parser.add_argument("--target", action="append", help="decode, reader, codecs; all by default")
+    parser.add_argument("--duration", type=float, default=600, help="seconds")
+    parser.add_argument(
+        "--target", action="append", choices=SEEDS, help="side by side; decode, codecs by default"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="corpus and findings")
     arguments = parser.parse_args()
-    reports = [
-        fuzz(target, arguments.duration, arguments.out)
-        for target in arguments.target or ("decode",)
-    ]
+    # `reader` is a part of `decode`.
+    targets = arguments.target or ["decode", "codecs"]
+    with ThreadPoolExecutor(len(targets)) as threads:
+        run = partial(fuzz, duration=arguments.duration, out=arguments.out)
+        reports = list(threads.map(run, targets))
     for report in reports:
         sys.stdout.write(json.dumps(asdict(report), indent=2) + "\n")
     sys.exit(any(report.findings for report in reports))

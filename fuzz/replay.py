@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dafh.errors import DafhError
-from fuzz.target import TARGETS
+from fuzz.targets import TARGETS
 
 PAGE = 4096
 

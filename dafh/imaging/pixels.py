@@ -119,6 +119,8 @@ def pixel_format(data_set: DataSet, pixels: PixelElement, limits: Limits) -> Pix
     allocated = FLOAT_BITS.get(pixels.tag) or data_set.integer(Tag.BITS_ALLOCATED)
     if allocated not in (1, 8, 16, 32, 64):
         raise malformed(Tag.BITS_ALLOCATED, f"{allocated} is not 1, 8, 16, 32 or 64")
+    if allocated == 1 and samples != 1:
+        raise malformed(Tag.BITS_ALLOCATED, f"1 bit cannot be {photometric}")
     stored = allocated if floating else data_set.integer(Tag.BITS_STORED, allocated)
     high_bit = stored - 1 if floating else data_set.integer(Tag.HIGH_BIT, stored - 1)
     if not 1 <= stored <= allocated:

@@ -165,6 +165,20 @@ REFUSED: dict[str, tuple[Callable[[], bytes], Reason, str]] = {
         Reason.DICOM_MALFORMED,
         "(0028,0100)",
     ),
+    "colours of single bits": (
+        lambda: write_instance(
+            np.zeros((16, 16), np.uint8),
+            SamplesPerPixel=3,
+            PhotometricInterpretation="YBR_FULL_422",
+            BitsAllocated=1,
+            BitsStored=1,
+            HighBit=0,
+            # All that two samples a pixel need, and less than three do.
+            PixelData=bytes(64),
+        ),
+        Reason.DICOM_MALFORMED,
+        "(0028,0100)",
+    ),
     "an unknown colour model": (
         lambda: write_instance(PhotometricInterpretation="CMYK"),
         Reason.PHOTOMETRIC_UNSUPPORTED,
