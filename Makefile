@@ -20,7 +20,7 @@ DESCRIPTORS := out/dafh.binpb
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long lint fuzz protos clean
+.PHONY: help setup setup-serving demo test test-long bench lint fuzz protos clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-long: $(EVERYTHING) $(STANDALONE)/.complete ## Run the long tests.
 fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings are in out/fuzz.
 	$(PIP) --quiet --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --duration $(DURATION)
+
+bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure; the pages in docs/performance are written anew.
+	$(BIN)/python -m bench.imaging
 
 lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contract.
 	$(BIN)/ruff format --check .

@@ -212,12 +212,14 @@ class DataSet:
     Has no `repr` of its own on purpose: values must not show up in a traceback or a log.
     """
 
-    __slots__ = ("_elements", "_items", "little")
+    __slots__ = ("_codec", "_elements", "_items", "_parent", "little")
 
-    def __init__(self, *, little: bool) -> None:
+    def __init__(self, *, little: bool, parent: DataSet | None = None) -> None:
         self.little = little
+        self._parent = parent
         self._elements: dict[int, tuple[str, bytes]] = {}
         self._items: dict[int, list[DataSet]] = {}
+        self._codec: str | None = None
 
     def put(self, tag: int, vr: str, value: bytes) -> None:
         """Keep a value. The first of two elements with one tag stands."""
@@ -225,7 +227,7 @@ class DataSet:
 
     def put_item(self, tag: int) -> DataSet:
         """Keep and return a new item of a sequence."""
-        item = DataSet(little=self.little)
+        item = DataSet(little=self.little, parent=self)
         self._items.setdefault(tag, []).append(item)
         return item
 
@@ -315,10 +317,16 @@ class DataSet:
     def _encoding(self) -> str:
         """Return the Python codec of Specific Character Set (PS3.3 C.12.1.1.2).
 
-        With code extensions the last set named decodes them and ASCII alike. An unknown set reads
-        as Latin-1, which maps every byte: the same bytes always give the same text.
+        An item without one has that of the data set round it. With code extensions the last set
+        named decodes them and ASCII alike. An unknown set reads as Latin-1, which maps every byte:
+        the same bytes always give the same text.
         """
-        raw = self.raw(Tag.SPECIFIC_CHARACTER_SET).decode("latin-1")
-        names = [name.strip(" \0") for name in raw.split("\\")]
-        named = [name for name in names if name]
-        return python_encoding.get(named[-1], DEFAULT_ENCODING) if named else DEFAULT_ENCODING
+        if self._codec is None:
+            raw = self.raw(Tag.SPECIFIC_CHARACTER_SET).decode("latin-1")
+            names = [name.strip(" \0") for name in raw.split("\\")]
+            named = [name for name in names if name]
+            if named:
+                self._codec = python_encoding.get(named[-1], DEFAULT_ENCODING)
+            else:
+                self._codec = self._parent._encoding() if self._parent else DEFAULT_ENCODING
+        return self._codec

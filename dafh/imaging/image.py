@@ -85,7 +85,8 @@ class Image:
     pixels: NDArray[np.uint8]
     #: Frame number, from 1.
     frame: int
-    #: SHA-256 over the stored values (rows, columns, samples, bits; before LUTs and resize).
+    #: SHA-256 over the stored values (rows, columns, samples, bits; before LUTs and resize); ""
+    #: where it was not asked for.
     content_sha256: str
     metadata: Metadata
     #: What was done to the values, in order, for people: "rescale", "window 40/400", "invert", ….

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import typer
@@ -130,12 +130,16 @@ class Inspector:
         )
 
     def _images(self, data: bytes) -> Iterator[Image]:
-        # A person waits and can interrupt; a file that hangs is ended by the policy.
-        deadline = Deadline.never()
+        # Without deadline: a person waits and can interrupt; the policy ends a file that hangs.
+        options: dict[str, Any] = {
+            "side": self.side,
+            "content_hash": False,
+            "deadline": Deadline.never(),
+        }
         if self.frame is None:
-            yield from self.pool.decode_all(data, side=self.side, deadline=deadline)
+            yield from self.pool.decode_all(data, **options)
         else:
-            yield self.pool.decode(data, side=self.side, frame=self.frame, deadline=deadline)
+            yield self.pool.decode(data, frame=self.frame, **options)
 
 
 def inspect(

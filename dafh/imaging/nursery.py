@@ -248,6 +248,8 @@ class Worker:
         self._frame = self._frame + 1 if every else self._request.frame or image.frame
         if image.frame != self._frame or image.frame > last:
             raise Nonsense("frame")
+        if bool(image.content_sha256) != self._request.content_hash:
+            raise Nonsense("content hash")
         if not every or image.frame == last:
             self._done()
 

@@ -228,6 +228,10 @@ def significant(values: StoredValues, form: PixelFormat) -> StoredValues:
     right = form.allocated - form.stored
     if right == 0:
         return unsigned.view(f"i{size}") if form.signed else unsigned
+    if left + form.stored == form.allocated and not form.signed:
+        # As scanners write it: most have nothing in the other bits, and looking costs less.
+        mask = unsigned.dtype.type((1 << form.stored) - 1)
+        return unsigned if unsigned.max() <= mask else np.bitwise_and(unsigned, mask)
     # Shifting up drops the bits above; shifting down drops those below and extends the sign.
     raised = np.left_shift(unsigned, left)
     lowered: StoredValues = np.right_shift(

@@ -103,13 +103,14 @@ class DecoderPool:
         side: int,
         frame: int = 1,
         window: int | str = 1,
+        content_hash: bool = True,
         deadline: Deadline,
     ) -> Image:
         """Do as `dafh.imaging.decode.decode`, in a worker.
 
         Parameters
         ----------
-        data, side, frame, window
+        data, side, frame, window, content_hash
             As for `decode`.
         deadline
             When the answer is no longer wanted; `Limits.seconds` ends the work where it is nearer.
@@ -123,11 +124,18 @@ class DecoderPool:
         Overloaded
             Too many requests wait for a worker already, or the pool is being closed.
         """
-        with closing(self._images(data, Request(side, frame, window), deadline)) as images:
+        request = Request(side, frame, window, content_hash)
+        with closing(self._images(data, request, deadline)) as images:
             return next(images)
 
     def decode_all(
-        self, data: bytes, *, side: int, window: int | str = 1, deadline: Deadline
+        self,
+        data: bytes,
+        *,
+        side: int,
+        window: int | str = 1,
+        content_hash: bool = True,
+        deadline: Deadline,
     ) -> Generator[Image]:
         """Do as `dafh.imaging.decode.decode_all`, in a worker.
 
@@ -149,7 +157,8 @@ class DecoderPool:
         InvalidInput, DeadlineExceeded, Overloaded
             As `decode`.
         """
-        return self._images(data, Request(side, window=window, every=True), deadline)
+        request = Request(side, window=window, content_hash=content_hash, every=True)
+        return self._images(data, request, deadline)
 
     def close(self) -> None:
         """End all processes; requests in hand fail as Overloaded."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from struct import unpack_from
+from struct import Struct
 
 from pydicom._dicom_dict import DicomDictionary
 
@@ -27,9 +27,17 @@ ITEM_END = 0xFFFEE00D
 SEQUENCE_END = 0xFFFEE0DD
 
 #: Value representations (PS3.5 7.1.2) with two reserved bytes and a 32-bit length, and the others.
-LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+LONG_VRS, SHORT_VRS = (
+    {vr.encode(): vr for vr in vrs.split()}
+    for vrs in (
+        "OB OD OF OL OV OW SQ SV UC UN UR UT UV",
+        "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US",
+    )
+)
 VRS = LONG_VRS | SHORT_VRS
+
+#: Group, element, and the 32 bits behind.
+_LITTLE, _BIG = Struct("<HHI"), Struct(">HHI")
 PIXEL_TAGS = frozenset({Tag.PIXEL_DATA, Tag.FLOAT_PIXEL_DATA, Tag.DOUBLE_FLOAT_PIXEL_DATA})
 #: Elements that are sequences by the dictionary of PS3.6.
 SEQUENCES = frozenset(tag for tag, row in DicomDictionary.items() if row[0] == "SQ")
@@ -70,12 +78,15 @@ class _Encoding:
 
     def header(self, data: memoryview, start: int) -> tuple[int, int]:
         """Return the tag and the 32-bit number behind it."""
-        group, element, length = unpack_from("<HHI" if self.little else ">HHI", data, start)
+        group, element, length = (_LITTLE if self.little else _BIG).unpack_from(data, start)
         return group << 16 | element, length
 
-    def number(self, data: memoryview, start: int, kind: str) -> int:
-        number: int = unpack_from(("<" if self.little else ">") + kind, data, start)[0]
-        return number
+    def short(self, behind_tag: int) -> int:
+        """Return the second half of the 32-bit number behind a tag: a length behind its VR."""
+        return behind_tag >> 16 if self.little else behind_tag & 0xFFFF
+
+    def number(self, data: memoryview, start: int, size: int) -> int:
+        return int.from_bytes(data[start : start + size], "little" if self.little else "big")
 
 
 @dataclass(slots=True)
@@ -115,7 +126,7 @@ class _Reader:
             # A few bytes of padding behind the last element of a file are common and harmless.
             if self.position >= end or (at_root and end - self.position < 8):
                 self._leave(level)
-            elif at_root and only_group not in (None, self._group(encoding)):
+            elif at_root and only_group is not None and self._group(encoding) != only_group:
                 return root, None
             elif level.holds_items:
                 self._item(level, end)
@@ -124,7 +135,7 @@ class _Reader:
         return root, None
 
     def _group(self, encoding: _Encoding) -> int:
-        return encoding.number(self.data, self.position, "H")
+        return encoding.number(self.data, self.position, 2)
 
     def _leave(self, level: _Level) -> None:
         if level.end is None:
@@ -195,11 +206,11 @@ class _Reader:
             # An unknown VR inside an explicit data set is the mark of a writer that mixes both.
             return tag, _implicit_vr(tag), length
         if code in SHORT_VRS:
-            return tag, code.decode(), encoding.number(data, start + 6, "H")
+            return tag, SHORT_VRS[code], encoding.short(length)
         if end - start < 12:
             raise malformed(tag, "the file ends inside the element's header")
         self.position += 4
-        return tag, code.decode(), encoding.number(data, start + 8, "I")
+        return tag, LONG_VRS[code], encoding.number(data, start + 8, 4)
 
     def _enter(
         self, level: _Level, tag: int, vr: str, length: int, end: int, *, wanted: bool

@@ -63,7 +63,7 @@ def _is_refusal(reason: str) -> Reason:
     return Reason(reason)
 
 
-Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern="^([0-9a-f]{64})?$")]
 #: Printable, and short.
 Words = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\p{C}]*$")]
 Size = Annotated[int, Field(ge=1, lt=2**31)]

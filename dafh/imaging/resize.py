@@ -5,6 +5,9 @@ The last step of every path into the network, so training, gateway and jobs shar
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 BORDER_TOLERANCE = 10
 #: A crop that would keep less than this share of a side is not padding but a dark image.
 MIN_KEPT = 0.25
+#: The brightest grey level.
+WHITE = 255
 
 
 def crop_padding(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -29,22 +34,34 @@ def crop_padding(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     NDArray[np.uint8]
         A view of `grey`; `grey` itself where a cut would leave less than `MIN_KEPT` of a side.
     """
-    rows = _kept(grey)
-    columns = _kept(grey.T)
+    edges = (grey[0], grey[-1]), (grey[:, 0], grey[:, -1])
+    row_border, column_border = (_border(np.concatenate(pair)) for pair in edges)
+    box = _box(grey, row_border)
+    rows = _kept(box[1], box[3], grey.shape[0])
+    if column_border != row_border:
+        box = _box(grey, column_border)
+    columns = _kept(box[0], box[2], grey.shape[1])
     if rows is None or columns is None:
         return grey
     return grey[rows, columns]
 
 
-def _kept(grey: NDArray[np.uint8]) -> slice | None:
-    low = grey.min(axis=1).astype(np.int16)
-    high = grey.max(axis=1).astype(np.int16)
-    edge = np.median(np.concatenate([grey[0], grey[-1]]))
-    content = np.flatnonzero((low < edge - BORDER_TOLERANCE) | (high > edge + BORDER_TOLERANCE))
-    if content.size == 0:
-        return None
-    kept = slice(int(content[0]), int(content[-1]) + 1)
-    return kept if kept.stop - kept.start >= MIN_KEPT * grey.shape[0] else None
+def _border(edge: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the darkest and the brightest level that a border like this may have."""
+    level = float(np.median(edge))
+    return (
+        max(0, math.ceil(level - BORDER_TOLERANCE)),
+        min(WHITE, math.floor(level + BORDER_TOLERANCE)),
+    )
+
+
+def _box(grey: NDArray[np.uint8], border: tuple[int, int]) -> Sequence[int]:
+    """Return left, top, width and height of the rectangle round all that is no border."""
+    return cv2.boundingRect(cv2.bitwise_not(cv2.inRange(grey, *border)))
+
+
+def _kept(start: int, length: int, whole: int) -> slice | None:
+    return slice(start, start + length) if length >= max(1, MIN_KEPT * whole) else None
 
 
 def letterbox(grey: NDArray[np.uint8], side: int, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:

@@ -77,8 +77,12 @@ class Domain:
             return greys.reshape(self.pixels.shape)
         places = self._places()
         table = np.zeros(np.iinfo(places.dtype).max + 1, np.uint8)
-        table[: greys.size] = greys
-        return np.asarray(cv2.LUT(places, np.roll(table, self.first)), np.uint8)
+        # What lies beyond the end of the table begins it: the low bits wrap around.
+        start = self.first % table.size
+        behind = greys[table.size - start :]
+        table[start : start + greys.size] = greys[: table.size - start]
+        table[: behind.size] = behind
+        return np.asarray(cv2.LUT(places, table), np.uint8)
 
     def _places(self) -> NDArray[np.unsignedinteger[Any]]:
         """Return the low 8 or 16 bits of the pixels, which tell values of so short a span apart."""

@@ -67,6 +67,7 @@ class Request:
     side: int
     frame: int = 1
     window: int | str = 1
+    content_hash: bool = True
     #: Every frame, one reply each; `frame` does not count.
     every: bool = False
 
@@ -261,6 +262,7 @@ class _Worker:
             "side": request.side,
             "keyer": self._setup.keyer,
             "window": request.window,
+            "content_hash": request.content_hash,
             "policy": self._setup.policy,
         }
         self._limit_processor()

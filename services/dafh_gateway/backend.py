@@ -43,9 +43,22 @@ class Backend:
             workers=settings.decode_workers, keyer=self._keyer, policy=settings.policy
         )
 
-    def decode(self, data: bytes, frame: int, model: ModelVersion, *, deadline: Deadline) -> Image:
-        """Turn a caller's bytes into a model's input, in a process that may die of them."""
-        return self._decoders.decode(data, side=model.side, frame=frame, deadline=deadline)
+    def decode(
+        self,
+        data: bytes,
+        frame: int,
+        model: ModelVersion,
+        *,
+        content_hash: bool = False,
+        deadline: Deadline,
+    ) -> Image:
+        """Turn a caller's bytes into a model's input, in a process that may die of them.
+
+        A case that is stored needs its content hash, a query does not.
+        """
+        return self._decoders.decode(
+            data, side=model.side, frame=frame, content_hash=content_hash, deadline=deadline
+        )
 
     def index(self, archive: str, deadline: Deadline) -> MilvusIndex:
         """Return the live coding of an archive, made on first use.

@@ -203,7 +203,9 @@ class ArchiveService(_Service, archive_service_pb2_grpc.ArchiveServiceServicer):
         model = self._backend.encoder.describe(deadline)
         data = request.dicom if request.WhichOneof("source") == "dicom" else request.picture
         frame = messages.parse_frame(request.frame)
-        image: Image = self._backend.decode(data, frame, model, deadline=deadline)
+        image: Image = self._backend.decode(
+            data, frame, model, content_hash=True, deadline=deadline
+        )
         item = Item(image, request.label, request.cancer_type)
         (stored,) = ingester.ingest([item], deadline)
         return archive_service_pb2.IndexedCase(
