@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 from pydicom import dcmread
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -36,7 +35,7 @@ from pydicom.uid import (
 
 from dafh.deadline import Deadline
 from dafh.imaging import decode as door
-from dafh.imaging.codecs import RECENT
+from dafh.imaging.codecs import syntax_name
 from dafh.imaging.decode import decode
 from dafh.imaging.pixels import Stored
 from dafh.imaging.pool import DecoderPool
@@ -272,7 +271,7 @@ def rates(rounds: int) -> list[Rate]:
         call = partial(decode, data, side=SIDE)
         call()
         spent = statistics.median(seconds(call) for _ in range(rounds))
-        name = RECENT.get(syntax) or UID(syntax).name
+        name = syntax_name(syntax)
         made.append(
             Rate(syntax, name, bits, len(data), round(1000 * spent, 3), round(1 / spent, 1))
         )

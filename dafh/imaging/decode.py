@@ -241,6 +241,8 @@ class _Dicom:
         data_set, metadata = self.instance.data_set, self.metadata
         notes = Notes([*self.notes.applied], [*self.notes.warnings])
         stored = self.stored(number)
+        if stored.values.dtype.kind == "i" and not self.form.signed:
+            notes.warnings.append("(0028,0103) ignored: the stream says that values are signed")
         scopes = Scopes(data_set, number)
         if stored.photometric in (Photometric.MONOCHROME1, Photometric.MONOCHROME2):
             grey = monochrome_to_grey(

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import cv2
 import typer
-from pydicom.uid import UID
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from dafh.deadline import Deadline
 from dafh.errors import DafhError, InvalidInput, Misconfigured, Reason
+from dafh.imaging.codecs import syntax_name
 from dafh.imaging.decode import REPRESENTATIVE
 from dafh.imaging.image import Image
 from dafh.imaging.limits import Policy
@@ -118,7 +118,7 @@ class Inspector:
             file=str(file),
             ok=True,
             transfer_syntax=uid or None,
-            transfer_syntax_name=UID(uid).name if uid else sniff(data, self.policy).value,
+            transfer_syntax_name=syntax_name(uid) if uid else sniff(data, self.policy).value,
             modality=metadata.modality or None,
             frames=metadata.frames,
             frame=None if self.frame is None else image.frame,

@@ -19,7 +19,11 @@ EXECUTABLE_STARTS = {
     b"\xfe\xed\xfa\xcf": "Mach-O program",
     b"\xce\xfa\xed\xfe": "Mach-O program",
     b"\xcf\xfa\xed\xfe": "Mach-O program",
+    # For several processors; the first is a Java class as well.
     b"\xca\xfe\xba\xbe": "Mach-O program",
+    b"\xbe\xba\xfe\xca": "Mach-O program",
+    b"\xca\xfe\xba\xbf": "Mach-O program",
+    b"\xbf\xba\xfe\xca": "Mach-O program",
     b"#!": "script",
     b"PK": "archive",
 }
@@ -62,11 +66,14 @@ def sniff(data: bytes, policy: Policy) -> Kind:
                 remedy="Clear the 128 bytes before 'DICM' if this is a DICOM file (PS3.10 7.1).",
                 subject="preamble",
             )
+    # A preamble may make a DICOM file a picture as well, for programs that know no DICOM.
+    if data[PREAMBLE : PREAMBLE + 4] == MAGIC:
+        return Kind.DICOM
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return Kind.PNG
     if data.startswith(b"\xff\xd8\xff"):
         return Kind.JPEG
-    if data[PREAMBLE : PREAMBLE + 4] == MAGIC or _looks_like_data_set(data):
+    if _looks_like_data_set(data):
         return Kind.DICOM
     raise InvalidInput(
         Reason.NOT_AN_IMAGE,

@@ -31,6 +31,7 @@ from .encoders import (
     progressive,
     rle,
     signed,
+    write_compressed,
 )
 
 BASELINE, EXTENDED, PROGRESSIVE = PREFIX + "4.50", PREFIX + "4.51", PREFIX + "4.55"
@@ -228,12 +229,28 @@ def test_a_lossy_overshoot_does_not_wrap() -> None:
 
 
 @pytest.mark.parametrize("by_stream", [False, True])
-def test_the_data_sets_sign_stands_where_a_jpeg_2000_stream_disagrees(by_stream: bool) -> None:
-    values = signed(picture(20, 20, 12), 12)
-    other = (values.view(np.uint16) & 0x0FFF).astype(np.uint16)
-    written, meant = (values, other) if by_stream else (other, values)
-    stored = decoded(JPEG_2000, encoded(written, JPEG_2000, 12), form_of(meant, 12))
-    assert same(stored, meant, 12)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_sign_counts_where_jpeg_2000_stream_and_data_set_disagree(
+    bits: int, by_stream: bool
+) -> None:
+    values = signed(picture(20, 20, bits), bits)
+    other = (values.view(np.uint16) & (1 << bits) - 1).astype(np.uint16)
+    written, label = (values, other) if by_stream else (other, values)
+    stored = decoded(JPEG_2000, encoded(written, JPEG_2000, bits), form_of(label, bits))
+    assert same(stored, values, bits)
+
+
+def test_a_sign_that_only_the_stream_knows_is_a_warning() -> None:
+    values = signed(picture(20, 20, 16), 16)
+    # Encoded as signed; the elements say the opposite.
+    elements = {"PixelRepresentation": 0}
+    data = write_compressed([values], JPEG_2000, 16, elements)
+    image = decode(data, side=20)
+    assert [warning for warning in image.warnings if "(0028,0103)" in warning]
+    truth = decode(write_compressed([values], JPEG_2000, 16, {}), side=20)
+    assert np.array_equal(image.pixels, truth.pixels)
+    assert image.content_sha256 == truth.content_sha256
+    assert not truth.warnings
 
 
 def test_a_jp2_wrapping_is_taken_off_and_changes_nothing() -> None:

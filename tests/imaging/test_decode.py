@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -21,7 +22,7 @@ from dafh.imaging.metadata import UID_PATTERN
 from dafh.imaging.phantom import Phantom
 from dafh.imaging.resize import crop_padding, letterbox
 
-from .instances import MakeInstance, reread
+from .instances import MakeInstance, reread, write_instance
 
 #: Modality and end of the transfer syntax UID -> start of the SHA-256 of the pixels of the first
 #: such phantom at side 128. Raise IMAGING_VERSION together with any change here.
@@ -203,6 +204,22 @@ def test_content_hash_is_of_the_pixels_and_not_of_the_file(make_instance: MakeIn
     assert len({one.content_sha256 for one in (plain, big, deflated, other)}) == 1
     values[3, 3] += 1
     assert decode(make_instance(values), side=16).content_sha256 != plain.content_sha256
+
+
+def test_a_query_gets_the_same_image_without_the_content_hash(sample: list[Phantom]) -> None:
+    for phantom in sample[:12]:
+        case = decode(phantom.data, side=32)
+        query = decode(phantom.data, side=32, content_hash=False)
+        assert np.array_equal(query.pixels, case.pixels)
+        assert replace(query, pixels=case.pixels) == replace(case, content_sha256="")
+        assert case.content_sha256
+
+
+def test_a_dicom_file_that_is_a_picture_as_well_is_read_as_dicom() -> None:
+    data = write_instance()
+    for start in (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"):
+        both = start + data[len(start) :]
+        assert np.array_equal(render(both)[0], render(data)[0])
 
 
 def test_unused_bits_are_no_part_of_a_value(make_instance: MakeInstance) -> None:

@@ -114,6 +114,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], Reason, str]] = {
         Reason.EXECUTABLE_PREAMBLE,
         "preamble",
     ),
+    "a Mach-O program for several processors": (
+        lambda: b"\xca\xfe\xba\xbe" + PREAMBLE[4:],
+        Reason.EXECUTABLE_PREAMBLE,
+        "preamble",
+    ),
     "a script": (lambda: b"#!/bin/sh\n" + PREAMBLE, Reason.EXECUTABLE_PREAMBLE, "preamble"),
     "an archive": (lambda: b"PK\x03\x04" + bytes(99), Reason.EXECUTABLE_PREAMBLE, "preamble"),
     "DICM and no more": (lambda: PREAMBLE, Reason.NO_PIXELS, "(7FE0,0010)"),

@@ -110,6 +110,7 @@ BAD: dict[str, Callable[[], bytes]] = {
     "a negative number": lambda: image_reply(rows=-1),
     "a huge number": lambda: image_reply(columns=2**40),
     "a short digest": lambda: image_reply({"content_sha256": "cd"}),
+    "no digest": lambda: image_reply({"content_sha256": ""}),
     "another frame": lambda: image_reply({"frame": 3}),
     "a frame beyond the last": lambda: image_reply(frames=1),
     "lines in a warning": lambda: image_reply({"warnings": ["a\nb"]}),
@@ -133,6 +134,13 @@ def test_a_reply_that_breaks_a_rule_is_not_believed(name: str) -> None:
 def test_a_reply_that_breaks_off_is_a_death(cut: int) -> None:
     with pytest.raises(Died):
         hear(image_reply()[:cut])
+
+
+def test_a_content_hash_comes_where_it_was_asked_for_and_nowhere_else() -> None:
+    request = Request(SIDE, frame=2, content_hash=False)
+    assert hear(image_reply({"content_sha256": ""}), request)[0].content_sha256 == ""
+    with pytest.raises(Nonsense):
+        hear(image_reply(), request)
 
 
 def test_frames_come_in_order() -> None:

@@ -71,6 +71,16 @@ def test_tables_come_before_windows_and_have_names_too(make_instance: MakeInstan
     assert "VOI LUT (1 of 5)" in decode(data, side=16).applied
 
 
+def test_a_name_inside_an_item_has_the_character_set_of_the_file(
+    make_instance: MakeInstance,
+) -> None:
+    data = make_instance(
+        SpecificCharacterSet="ISO_IR 192",
+        VOILUTSequence=[voi_lut("Gehirn", 20), voi_lut("Knöchern", 90)],
+    )
+    assert step(data, "knöchern") == 90
+
+
 def test_a_damaged_table_gives_way_to_the_window(make_instance: MakeInstance) -> None:
     broken = voi_lut("Low", 20, entries=999)
     data = make_instance(VOILUTSequence=[broken], WindowCenter="100", WindowWidth="2")

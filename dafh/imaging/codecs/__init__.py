@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.config import IGNORE
 from pydicom.uid import UID
@@ -81,14 +81,19 @@ def codec_for(transfer_syntax: str) -> Codec:
     return codec
 
 
+def syntax_name(transfer_syntax: str) -> str:
+    """Return the name of a transfer syntax (PS3.6 A), "" of one that DICOM does not list."""
+    listed = UID(transfer_syntax, IGNORE)
+    return RECENT.get(listed) or (listed.name if listed.type == "Transfer Syntax" else "")
+
+
 def syntax_unsupported(
     transfer_syntax: str,
     detail: str = "",
     remedy: str = "Send it uncompressed (Explicit VR Little Endian), as JPEG-LS or as JPEG 2000.",
 ) -> InvalidInput:
     """Return the refusal of a transfer syntax; one that DICOM does not list is not repeated."""
-    listed = UID(transfer_syntax, IGNORE)
-    known = RECENT.get(listed) or (listed.name if listed.type == "Transfer Syntax" else "")
+    known = syntax_name(transfer_syntax)
     name = f"{known} ({transfer_syntax})" if known else "a private or unknown transfer syntax"
     return InvalidInput(
         Reason.TRANSFER_SYNTAX_UNSUPPORTED,
@@ -154,6 +159,7 @@ def _within_stored_bits(stored: Stored, codec: Codec, form: PixelFormat) -> Stor
     values = stored.values
     if stored.bits <= form.stored:
         return stored
+    form = replace(form, signed=values.dtype.kind == "i")
     if codec.lossless and 8 * values.dtype.itemsize == form.allocated:
         return Stored(significant(values, form), form.stored, stored.photometric)
     low = -(1 << form.stored - 1) if form.signed else 0

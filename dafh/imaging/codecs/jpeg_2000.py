@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import unpack_from
 
 import numpy as np
@@ -32,6 +32,7 @@ class _Size:
     columns: int
     samples: int
     precision: int
+    signed: bool
 
 
 def decode(stream: bytes, form: PixelFormat, _limits: Limits) -> Stored:
@@ -54,6 +55,9 @@ def decode(stream: bytes, form: PixelFormat, _limits: Limits) -> Stored:
         # PS3.5 8.2.4: the transform is part of the stream, and is undone with it.
         photometric = Photometric.RGB
     unsigned = values.view(f"u{values.dtype.itemsize}")
+    # PS3.5 8.2.4 wants one sign in both places; where they differ, 8.2 lets the stream decide. But
+    # writers that know no sign say "unsigned" by rote: it is the other word that means something.
+    form = replace(form, signed=form.signed or size.signed)
     return with_sign(unsigned, size.precision, form, photometric)
 
 
@@ -92,5 +96,5 @@ def _read_size(stream: bytes) -> _Size:
     if not 1 <= tiles <= MOST_TILES:
         raise undecodable(f"there are {tiles} JPEG 2000 tiles; up to {MOST_TILES} are decoded")
     depth = next(iter(components))[0]
-    # The most significant bit says whether values are signed; see `with_sign`.
-    return _Size(bottom - top, right - left, samples, (depth & 0x7F) + 1)
+    # The most significant bit says whether values are signed.
+    return _Size(bottom - top, right - left, samples, (depth & 0x7F) + 1, bool(depth & 0x80))

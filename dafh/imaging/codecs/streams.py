@@ -45,12 +45,9 @@ def match(form: PixelFormat, rows: int, columns: int, samples: int = 1, precisio
 def with_sign(
     values: Unsigned, precision: int, form: PixelFormat, photometric: Photometric
 ) -> Stored:
-    """Give decoded values the sign that Pixel Representation (0028,0103) says they have.
+    """Give decoded values the sign that `PixelFormat.signed` says they have.
 
-    JPEG, JPEG-LS and JPEG XL streams know no sign. A JPEG 2000 stream does, and PS3.5 8.2.4 wants
-    it to be the data set's; some writers forget. The bits are the same either way, and it is the
-    data set that the rescale and the window were written for: its word stands. pydicom and GDCM
-    read such files alike; DCMTK does not read JPEG 2000.
+    JPEG, JPEG-LS and JPEG XL streams know no sign; the bits are the same either way.
 
     Parameters
     ----------

@@ -76,6 +76,10 @@ OVERSHOOT = (
 )
 FLOATS = "DCMTK does not show Float and Double Float Pixel Data."
 MISLABELLED = "Labelled JPEG Baseline, the stream is JPEG-LS: no other program decodes it."
+SIGNED_STREAM = (
+    "The JPEG 2000 stream says that its values are signed, the data set that they are not: GDCM "
+    "takes the data set's word, which turns all negative values white."
+)
 UNREADABLE = "No other program reads past its unknown VR."
 
 #: What differs from a reference (see `compared`), or is not shown by it -> why.
@@ -86,4 +90,6 @@ DIFFERENT: dict[str, str] = {
     "pydicomdata__parametric_map_float.dcm": FLOATS,
     "derived_wrong_tsuid.dcm": MISLABELLED,
     "fo-dicom__GH364.dcm": UNREADABLE,
+    "pylibjpegdata__TOSHIBA_J2K_SIZ1_PixRep0.dcm": SIGNED_STREAM,
+    "derived_bitflips_j2k.dcm": SIGNED_STREAM,
 }
