@@ -41,6 +41,11 @@ INTEGER_PADDING = (Tag.PIXEL_PADDING_VALUE, Tag.PIXEL_PADDING_RANGE_LIMIT)
 #: Rescale Types (0028,1054) of CT that mean Hounsfield units (PS3.3 C.11.1.1.2, C.8.2.1).
 HOUNSFIELD = frozenset({"", "HU", "HU_MOD"})
 
+#: Modality and Pixel Intensity Relationship (0028,1040) of X-ray angiography and fluoroscopy whose
+#: Modality LUT leads back to the intensity of the beam, for subtraction: it is not for display
+#: (PS3.3 C.8.7.1.1.2). dcm4che and Cornerstone leave it out too; DCMTK applies it.
+BEAM = {(modality, stored) for modality in ("XA", "RF") for stored in ("LOG", "DISP")}
+
 #: Value 3 of Image Type (0008,0008), PS3.3 C.8.2.1.1.1.
 LOCALIZER = "LOCALIZER"
 
@@ -140,7 +145,7 @@ def monochrome_to_grey(
     found = domain(stored.values)
     padding = _padding(found, scopes, notes)
     values = found.stored if padding is None else np.where(padding, 0.0, found.stored)
-    rescaled = _modality(values, stored, scopes, notes)
+    rescaled = _modality(values, stored, scopes, notes, modality)
     values = rescaled.values
     voi: Voi | None = file_voi(scopes, notes, window, signed=rescaled.least < 0)
     if voi is None:
@@ -202,11 +207,13 @@ class Rescaled:
 
 
 def _modality(
-    values: NDArray[np.float64], stored: Stored, scopes: Scopes, notes: Notes
+    values: NDArray[np.float64], stored: Stored, scopes: Scopes, notes: Notes, modality: str
 ) -> Rescaled:
     signed = stored.values.dtype.kind == "i"
     tables = scopes.having(Tag.MODALITY_LUT_SEQUENCE).items(Tag.MODALITY_LUT_SEQUENCE)
-    if tables:
+    if tables and (modality, scopes.root.text(Tag.PIXEL_INTENSITY_RELATIONSHIP)) in BEAM:
+        notes.applied.append("no modality LUT: it is for subtraction")
+    elif tables:
         notes.applied.append("modality LUT")
         table = read_lut(tables[0], signed=signed)
         return Rescaled(table(values), 0.0, tables[0].text(Tag.MODALITY_LUT_TYPE) or None)

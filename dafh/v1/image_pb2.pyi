@@ -56,7 +56,9 @@ class FrameChoice(_message.Message):
         RULE_UNSPECIFIED: FrameChoice._Rule.ValueType  # 0
         """Not said: `RULE_REPRESENTATIVE`."""
         RULE_REPRESENTATIVE: FrameChoice._Rule.ValueType  # 1
-        """The one frame that stands best for the object, by a documented and deterministic rule."""
+        """The one frame that stands for the object: Representative Frame Number (0028,6010) where the
+        object names one that exists, else the middle frame, the later of two.
+        """
         RULE_ALL: FrameChoice._Rule.ValueType  # 2
         """Every frame, each of them a case of its own. For `IndexCases` only."""
 
@@ -66,7 +68,9 @@ class FrameChoice(_message.Message):
     RULE_UNSPECIFIED: FrameChoice.Rule.ValueType  # 0
     """Not said: `RULE_REPRESENTATIVE`."""
     RULE_REPRESENTATIVE: FrameChoice.Rule.ValueType  # 1
-    """The one frame that stands best for the object, by a documented and deterministic rule."""
+    """The one frame that stands for the object: Representative Frame Number (0028,6010) where the
+    object names one that exists, else the middle frame, the later of two.
+    """
     RULE_ALL: FrameChoice.Rule.ValueType  # 2
     """Every frame, each of them a case of its own. For `IndexCases` only."""
 

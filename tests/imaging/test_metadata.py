@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from dafh.imaging.elements import IMPLICIT_VR, Tag
 from dafh.imaging.image import Metadata
 from dafh.imaging.limits import Policy
 from dafh.imaging.metadata import ALLOWED, is_product, is_uid, study_year
+from dafh.imaging.refusal import tag_name
 from dafh.imaging.terms import BODY_PARTS, REGIONS
 
 from .instances import MakeInstance, write_instance
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "imaging.md"
 
 
 def test_every_field_that_leaves_has_a_row_with_its_reason() -> None:
@@ -222,3 +226,11 @@ def test_text_in_the_sequences_that_are_read_stays_inside(sequence: Tag, modalit
         except InvalidInput as error:
             told = f"{error!r} {error} {vars(error)}"
         assert not re.search("CNRY|Jane|0123", told)
+
+
+def test_the_document_has_the_allow_list_as_it_is() -> None:
+    lines = DOCUMENT.read_text().splitlines()
+    for field, allowed in ALLOWED.items():
+        tags = ", ".join(tag_name(tag) for tag in allowed.tags)
+        assert f"| {field} | {tags} | {allowed.action} | {allowed.reason} |" in lines
+    assert sum(line.startswith("| ") for line in lines) == len(ALLOWED) + 1

@@ -216,6 +216,24 @@ def test_modality_and_voi_tables_are_applied_in_turn(make_instance: MakeInstance
     assert np.array_equal(render(data)[0], expected)
 
 
+@pytest.mark.parametrize("modality", ["XA", "RF", "DX"])
+@pytest.mark.parametrize("relationship", ["LOG", "DISP", "LIN", ""])
+def test_a_table_back_to_the_beam_is_not_for_display(
+    modality: str, relationship: str, make_instance: MakeInstance
+) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    data = make_instance(
+        values,
+        Modality=modality,
+        PixelIntensityRelationship=relationship,
+        ModalityLUTSequence=[table(np.arange(255, -1, -1), 0, 16)],
+        WindowCenter=128,
+        WindowWidth=256,
+    )
+    left_out = modality != "DX" and relationship in ("LOG", "DISP")
+    assert np.array_equal(render(data)[0], values if left_out else 255 - values)
+
+
 def test_values_outside_a_table_take_its_ends(make_instance: MakeInstance) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     data = make_instance(values, VOILUTSequence=[table(np.array([0, 255]), 100, 8)])
