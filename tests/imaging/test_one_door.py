@@ -22,6 +22,8 @@ from dafh_jobs import index as job
 #: Of the first phantoms, at the side of the scripted encoder: frame 1, which training takes.
 FRAME = 1
 MANY = 12
+#: SHA-256 over what training makes of them. Raise IMAGING_VERSION together with a change here.
+GOLDEN = "2e5d30b0966ecc048c2a033460d8342d6d08fd59990fafd7075bc7fec5611ca5"
 
 SCRIPT = """
 import hashlib, sys
@@ -69,6 +71,7 @@ def test_training_gateway_and_job_see_the_same_bytes(sample: list[Phantom], tmp_
     single = [place for place, image in enumerate(jobs) if image.metadata.frames == 1]
 
     assert len(single) >= MANY // 2
+    assert digest("".join(training).encode()) == GOLDEN
     assert training == gateway
     assert [training[place] for place in single] == [
         digest(jobs[place].pixels.tobytes()) for place in single
