@@ -322,19 +322,19 @@ def table(*rows: tuple[object, ...]) -> str:
 
 #: What stands on the page between the figures.
 CONDITIONS = """
-Medians of {rounds} rounds, of each transfer syntax fewer. One thread, as in a worker process. Time of
-the processor and ratios of neighbours bear other load on the machine; milliseconds are of this machine
-and this run.
+Medians of {rounds} rounds, of each transfer syntax fewer. One thread, as in a worker process. Time
+of the processor and ratios of neighbours bear other load on the machine; milliseconds are of this
+machine and this run.
 """
 THEIRS = f"""
 A CT slice, 512 x 512, 12 of 16 bit, uncompressed, with the elements that scanners write, to
 {SIDE} x {SIDE}, in time of the processor. Theirs is `dcmread(...).pixel_array` and `cv2.resize`
-(INTER_AREA); ours also applies rescale and window, crops, letterboxes, keeps the limits and makes the
-metadata. Only a case that is stored needs its content hash, a SHA-256 over 512 KiB.
+(INTER_AREA); ours also applies rescale and window, crops, letterboxes, keeps the limits and makes
+the metadata. Only a case that is stored needs its content hash, a SHA-256 over 512 KiB.
 """
 SYNTAXES = """
-The same slice in each, with its content hash, in time of the processor. The four that no encoder here
-writes (1.2.840.10008.1.2.4.53, .92, .93 and .202) have the decoders of .55, .90, .91 and .201.
+The same slice in each, with its content hash, in time of the processor. The four that no encoder
+here writes (1.2.840.10008.1.2.4.53, .92, .93 and .202) have the decoders of .55, .90, .91 and .201.
 """
 
 
