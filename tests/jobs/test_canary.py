@@ -47,12 +47,10 @@ def said(*words: str | Path) -> tuple[subprocess.CompletedProcess[str], str]:
 
 
 def test_indexing_says_and_stores_no_name(source: Path, stack_data_dir: Path) -> None:
-    for words in ([], ["--json"]):
-        answer, heard = said("index", source, "--data-dir", stack_data_dir, *words)
-        assert answer.returncode == 0, heard
-        assert not Canaries.sings(heard)
-    report = json.loads(answer.stdout)
-    assert report["indexed"] == sum(report["skipped"].values()) == 3
+    answer, heard = said("index", source, "--data-dir", stack_data_dir)
+    assert answer.returncode == 0, heard
+    assert "indexed 3 images" in heard
+    assert not Canaries.sings(heard)
     logs = [stack_data_dir.with_suffix(".log")]
     for file in [*logs, *(file for file in stack_data_dir.rglob("*") if file.is_file())]:
         assert b"CNRY" not in file.read_bytes(), file
@@ -63,7 +61,8 @@ def test_commands_repeat_the_callers_words_and_no_others(source: Path, stack: St
     server = ["--json", "--server", stack.gateway.address]
     refused = 0
     commands: list[list[str | Path]] = [["encode", *files, "--json"]]
-    commands += [["retrieve", file, *server] for file in files]
+    looked_up = [file for file in files if file.name.endswith(("whole", "cut"))]
+    commands += [["retrieve", file, *server] for file in looked_up]
     for words in commands:
         answer, _ = said(*words)
         refused += answer.returncode in REFUSED
@@ -73,5 +72,5 @@ def test_commands_repeat_the_callers_words_and_no_others(source: Path, stack: St
         for file in files:
             own = own.replace(json.dumps(str(file)), "")
         assert not Canaries.sings(own)
-    # Three of the files, and the encoding of all.
-    assert refused == 4
+    # One of two, and the encoding of all.
+    assert refused == 2
