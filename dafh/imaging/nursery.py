@@ -24,6 +24,10 @@ END_SECONDS = 10.0
 #: Seconds for the zygote to end with all its workers.
 CLOSE_SECONDS = 5.0
 
+#: Bytes that may lie in the socket to a worker, where the kernel grants it (net.core.wmem_max): a
+#: slice goes over in one piece, without the two processes waiting for each other in turns.
+SEND_BUFFER = 2**20
+
 #: BLAS would start a thread for each processor, and threads do not survive a fork.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -82,6 +86,7 @@ class Nursery:
             The zygote or the new worker ended.
         """
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         with theirs:
             pid = self._order(child.FORK, 0, START_SECONDS, [theirs.fileno()])
         if pid is None or pid < 0:
