@@ -39,6 +39,8 @@ VRS = LONG_VRS | SHORT_VRS
 #: Group, element, and the 32 bits behind.
 _LITTLE, _BIG = Struct("<HHI"), Struct(">HHI")
 PIXEL_TAGS = frozenset({Tag.PIXEL_DATA, Tag.FLOAT_PIXEL_DATA, Tag.DOUBLE_FLOAT_PIXEL_DATA})
+#: Groups that a data set may begin with.
+_FIRST_GROUPS = frozenset({0x0004, 0x0008, 0x0010})
 #: Elements that are sequences by the dictionary of PS3.6.
 SEQUENCES = frozenset(tag for tag, row in DicomDictionary.items() if row[0] == "SQ")
 
@@ -301,10 +303,11 @@ def _file_meta(view: memoryview, start: int, limits: Limits) -> tuple[int, str]:
 def _encoding(view: memoryview, start: int, transfer_syntax: str) -> _Encoding:
     """Return how the data set is encoded: its first element outweighs what was claimed."""
     little = transfer_syntax != EXPLICIT_BIG
-    # The first group of a data set is 0008 or near: read in the wrong order it is 0800 and more.
-    first = int.from_bytes(view[start : start + 2], "little")
-    if first:
-        little = first < 0x0100 or (little and first & 0xFF != 0)
+    group = bytes(view[start : start + 2])
+    # Where the claimed order shows a high group and the other one of those that begin a data set,
+    # the claim is wrong. Groups such as 5200 stay: read the other way they are none of these.
+    if int.from_bytes(group, "big" if little else "little") in _FIRST_GROUPS:
+        little = not little
     return _Encoding(implicit=not _is_vr(view, start), little=little)
 
 
