@@ -227,6 +227,8 @@ def test_unused_bits_are_no_part_of_a_value(make_instance: MakeInstance) -> None
     clean = make_instance(values, BitsStored=12, HighBit=11)
     overlaid = make_instance(values | 0xA000, BitsStored=12, HighBit=11)
     assert np.array_equal(render(clean)[0], render(overlaid)[0])
+    first, second = decode(clean, side=8), decode(overlaid, side=8)
+    assert first.content_sha256 == second.content_sha256
     signed = make_instance(values & 0xFFF, BitsStored=8, HighBit=7, PixelRepresentation=1)
     grey, _ = render(signed)
     assert grey[8, 0] == 0
