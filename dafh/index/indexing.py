@@ -3,6 +3,10 @@
 Exact up to a few million rows. Beyond, lists of like codes (an inverted file), of which a search
 reads as many as a measurement says it must. Milvus makes lists per segment, and rows that lie in no
 sealed segment yet are searched exactly.
+
+A search that meets the release of a collection is answered by Milvus 2.3.5 as if the collection
+were empty. So whoever makes another index announces it first, in a property of the collection, and
+releases only when nobody asks any more.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dafh.deadline import Deadline
+from dafh.errors import Reason, Unavailable
 from dafh.index.capabilities import capabilities
 from dafh.index.case import Coding
 from dafh.index.collection import FULL, VECTOR, collection_name, packed_codes
@@ -28,6 +33,8 @@ FLAT_ROWS = 4_000_000
 
 #: Seconds for which a reader may believe what it knows of a collection's index.
 FRESH_S = 1.0
+#: Seconds after which nothing is believed of it any more, not even by a search under way.
+STALE_S = 2 * FRESH_S
 
 #: Least share of the true ten nearest, ties counting as hits, that the sample must find: so many
 #: more than 0.99 that a sample of this size leaves little doubt about 0.99.
@@ -38,8 +45,11 @@ SAMPLE = 400
 #: Searches after loading, until the server has what it needs at hand.
 WARM_SEARCHES = 32
 
-#: Property of a collection that keeps the measured number of lists to read.
-_NPROBE = "dafh.nprobe"
+#: Properties of a collection: the measured number of lists to read; until when, seconds since the
+#: epoch, another index is being made.
+_NPROBE, _CLOSED = "dafh.nprobe", "dafh.closed_until"
+#: Seconds after which a collection is open again whose maker died.
+LEASE_S = 60.0
 _FEWEST_LISTS, _MOST_LISTS = 128, 4096
 _POLL_S = 0.1
 _STAGE = "making the index"
@@ -97,16 +107,30 @@ class Indexing:
         self._connection = connection
         self._coding = coding
         self._collection = collection_name(coding)
+        #: Until when it is closed by this object, seconds since the epoch.
+        self._closed_until = 0.0
 
     def read(self, deadline: Deadline) -> Index | None:
-        """Return the index that the collection has, ``None`` where it has none."""
+        """Return the index that the collection has, ``None`` where it has none.
+
+        Raises
+        ------
+        Unavailable
+            Another index is being made.
+        """
+        described = self._call(deadline, "describe_collection").get("properties", {})
+        if float(described.get(_CLOSED, 0)) > max(time.time(), self._closed_until):
+            raise Unavailable(
+                Reason.INDEX_UNAVAILABLE,
+                "The archive's index is being made again.",
+                remedy="Try again when it is made; that takes seconds to minutes.",
+            )
         facts = self._describe(deadline)
         if facts is None or facts["index_type"] == "BIN_FLAT":
             return None if facts is None else EXACT
         nlist = int(facts["nlist"])
-        described = self._call(deadline, "describe_collection")
         # Exhaustive, and so exact, until it has been measured.
-        return Index(nlist, int(described.get("properties", {}).get(_NPROBE, nlist)))
+        return Index(nlist, int(described.get(_NPROBE, nlist)))
 
     def make_searchable(self, deadline: Deadline) -> None:
         """Give the collection an index unless it has one, and load it; may be repeated.
@@ -120,7 +144,8 @@ class Indexing:
     def fit(self, deadline: Deadline, index: Index | None = None) -> Index:
         """Give the collection the index that fits its size; measure how many lists to read.
 
-        While another index is made the collection cannot be searched: that is `Unavailable`.
+        While another index is made the collection can be neither searched nor read, and writes are
+        not acknowledged: that is `Unavailable`.
 
         Parameters
         ----------
@@ -129,6 +154,8 @@ class Indexing:
 
         Raises
         ------
+        Unavailable
+            Somebody else is making one.
         FailedPrecondition
             The collection is so big that it needs an index that the server does not have.
         """
@@ -141,10 +168,11 @@ class Indexing:
             able.require("properties")
         if made.nlist != wanted.nlist:
             self._replace(wanted, deadline)
-        if not wanted.nlist:
-            return EXACT
-        measured = self.measure(wanted, deadline)
-        self._call(deadline, "alter_collection_properties", {_NPROBE: str(measured.nprobe)})
+        measured = self.measure(wanted, deadline) if wanted.nlist else EXACT
+        if wanted.nlist or made.nlist:
+            self._closed_until = 0.0
+            properties = {_NPROBE: str(measured.nprobe), _CLOSED: "0"}
+            self._call(deadline, "alter_collection_properties", properties)
         return measured
 
     def measure(self, index: Index, deadline: Deadline) -> Index:
@@ -172,15 +200,21 @@ class Indexing:
             self._search([code], index, NEAREST, deadline, output_fields=FULL)
 
     def _replace(self, index: Index, deadline: Deadline) -> None:
+        self._close(deadline)
+        closed = time.monotonic()
+        # Whoever has not read of it yet still asks.
+        self._wait(deadline, lambda: time.monotonic() - closed > STALE_S)
         self._call(deadline, "flush")
         self._call(deadline, "release_collection")
-        released = time.monotonic()
         for name in self._call(deadline, "list_indexes", VECTOR):
             self._call(deadline, "drop_index", name)
         self._create(index, deadline)
-        # Whoever still believes in the former index asks meanwhile, and gets no answer.
-        self._wait(deadline, lambda: time.monotonic() - released > 2 * FRESH_S)
         self._load(deadline)
+
+    def _close(self, deadline: Deadline) -> None:
+        self._closed_until = time.time() + LEASE_S
+        properties = {_CLOSED: str(self._closed_until)}
+        self._call(deadline, "alter_collection_properties", properties)
 
     def _create(self, index: Index, deadline: Deadline) -> None:
         made = MilvusClient.prepare_index_params()
@@ -273,9 +307,10 @@ class Indexing:
     ) -> Any:  # noqa: ANN401 - as well
         return self._connection.call(_STAGE, deadline, name, self._collection, *arguments, **named)
 
-    @staticmethod
-    def _wait(deadline: Deadline, done: Callable[[], bool]) -> None:
+    def _wait(self, deadline: Deadline, done: Callable[[], bool]) -> None:
         while not done():
+            if self._closed_until and self._closed_until - time.time() < LEASE_S / 2:
+                self._close(deadline)
             time.sleep(min(_POLL_S, deadline.remaining(_STAGE)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,8 +26,9 @@ from dafh.index.collection import (
     row_of,
 )
 from dafh.index.connection import Connection
-from dafh.index.indexing import EXACT, FRESH_S, Index, Indexing
+from dafh.index.indexing import EXACT, FRESH_S, STALE_S, Index, Indexing
 
+Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
 #: Rows of one write and of one read by key.
@@ -63,7 +64,7 @@ class Rows:
         self._coding = coding
         self._collection = collection_name(coding)
         self._indexing = Indexing(connection, coding)
-        self._index, self._index_read = EXACT, -math.inf
+        self._index: tuple[Index, float] = EXACT, -math.inf
 
     def nearest(
         self,
@@ -93,12 +94,13 @@ class Rows:
         Internal
             A vector is not the code that its row carries: the collection is corrupt.
         """
-        index = self._fresh_index(deadline)
         options = {"consistency_level": "Strong"} if strong else {}
-        (hits,) = self._connection.run(
-            "searching the index",
-            deadline,
-            lambda client, timeout: client.search(
+
+        def search(index: Index) -> list[dict[str, Any]]:
+            (hits,) = self._connection.call(
+                "searching the index",
+                deadline,
+                "search",
                 self._collection,
                 data=[code.packed],
                 anns_field=VECTOR,
@@ -106,10 +108,11 @@ class Rows:
                 limit=limit,
                 output_fields=fields,
                 search_params=index.search_params,
-                timeout=timeout,
                 **options,
-            ),
-        )
+            )
+            return list(hits)
+
+        hits, index = self._ask(search, deadline)
         rows = [{"id": hit["id"], **hit["entity"]} for hit in hits]
         packed = packed_codes([row["code_word"] for row in rows], self._coding.bits)
         measured = np.array([hit["distance"] for hit in hits], np.int64)
@@ -125,7 +128,7 @@ class Rows:
         By a search where it is exact, not a query: Milvus Lite walks the whole collection for a
         query by key (20 ms at 10⁵ rows, a search 2 ms), and what a search returned is searchable.
         """
-        if self._fresh_index(deadline).approximate:
+        if self._fresh_index(deadline)[0].approximate:
             rows = self._query("reading cases", which, FULL, deadline, strong=strong)
         else:
             anywhere = HashCode(bytes(self._coding.bits // 8))
@@ -150,11 +153,17 @@ class Rows:
         return {key: found[key] for key in wanted if key in found}
 
     def page(
-        self, after: str, length: int, deadline: Deadline, *, before: str | None = None
+        self,
+        after: str,
+        length: int,
+        deadline: Deadline,
+        *,
+        before: str | None = None,
+        strong: bool = False,
     ) -> list[Case]:
         """Return the cases with the smallest primary keys greater than `after`, in order."""
         which = expression(self._coding, after=after, before=before)
-        rows = self._query("scanning the index", which, FULL, deadline, length)
+        rows = self._query("scanning the index", which, FULL, deadline, length, strong=strong)
         _require_order(after, rows)
         return [case_of(row, self._coding.bits) for row in rows]
 
@@ -207,11 +216,23 @@ class Rows:
         for chunk in _chunks(possible(ids)):
             self._erase_where(expression(self._coding, ids=chunk), deadline)
 
-    def _fresh_index(self, deadline: Deadline) -> Index:
-        if time.monotonic() - self._index_read > FRESH_S:
-            self._index = self._indexing.read(deadline) or EXACT
-            self._index_read = time.monotonic()
-        return self._index
+    def _ask(self, question: Callable[[Index], Answer], deadline: Deadline) -> tuple[Answer, Index]:
+        """Ask while it is known which index answers; raise `Unavailable` while one is made."""
+        while True:
+            index, read = self._fresh_index(deadline)
+            answer = question(index)
+            # One that took so long may have met another index, or none.
+            if time.monotonic() - read < STALE_S or self._fresh_index(deadline)[0] == index:
+                return answer, index
+
+    def _fresh_index(self, deadline: Deadline) -> tuple[Index, float]:
+        """Return the collection's index, and when it was read."""
+        index, read = self._index
+        if time.monotonic() - read > FRESH_S:
+            read = time.monotonic()
+            index = self._indexing.read(deadline) or EXACT
+            self._index = index, read
+        return index, read
 
     def _erase_where(self, which: str, deadline: Deadline) -> None:
         self._connection.run(
@@ -234,14 +255,20 @@ class Rows:
         options: dict[str, Any] = {} if length is None else {"limit": length}
         if strong:
             options["consistency_level"] = "Strong"
-        rows = self._connection.run(
-            stage,
-            deadline,
-            lambda client, timeout: client.query(
-                self._collection, filter=which, output_fields=fields, timeout=timeout, **options
-            ),
-        )
-        return list(rows)
+
+        def query(_: Index) -> list[dict[str, Any]]:
+            rows = self._connection.call(
+                stage,
+                deadline,
+                "query",
+                self._collection,
+                filter=which,
+                output_fields=fields,
+                **options,
+            )
+            return list(rows)
+
+        return self._ask(query, deadline)[0]
 
 
 def broken(message: str) -> Internal:
