@@ -6,6 +6,7 @@ Every field may be set by the environment variable ``DAFH_`` + its name in capit
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +55,20 @@ class TritonSettings(Settings):
     triton_address: str = "127.0.0.1:8001"
 
 
+class Tenancy(StrEnum):
+    """How the cases of tenants are kept apart in Milvus; every expression names the tenant anyway.
+
+    It is settled when an archive is made.
+    """
+
+    #: Each coding of each archive has a collection of its own.
+    COLLECTION = "collection"
+    #: Codings of one model and length share a collection: for many small tenants.
+    SHARED = "shared"
+    #: As `COLLECTION`, in a database for each tenant, which Milvus can give to its own user.
+    DATABASE = "database"
+
+
 class MilvusSettings(Settings):
     """Where Milvus serves, how the two recognise each other, and how an archive is coded."""
 
@@ -61,6 +76,7 @@ class MilvusSettings(Settings):
     milvus_uri: str = "http://127.0.0.1:19530"
     #: "" is the server's default database.
     milvus_database: str = ""
+    milvus_tenancy: Tenancy = Tenancy.COLLECTION
     #: PEM files of mutual TLS: who signed the server's certificate, our certificate, its key.
     milvus_ca: Path | None = None
     milvus_certificate: Path | None = None

@@ -318,7 +318,7 @@ def _translated(error: MilvusException, stage: str) -> DafhError:
         return FailedPrecondition(
             Reason.INDEX_UNAVAILABLE,
             f"Milvus does not have the database while {stage}.",
-            remedy="Create it, or name another.",
+            remedy="The administrator makes it, and gives the service's user its role there.",
             subject="milvus_database",
         )
     if error.code in _NOT_READY or error.retriable or _says(error.message, _PASSING):

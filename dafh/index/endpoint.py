@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import grpc
 
 from dafh.errors import Misconfigured, Reason
+from dafh.index.case import digest
 from dafh.security.keys import read_secret
-from dafh.settings import MilvusSettings
+from dafh.settings import MilvusSettings, Tenancy
 
 _FORM = "The Milvus URI must be http://host:port on this machine, or https://host:port."
 
@@ -116,20 +117,36 @@ class Endpoint:
         return base64.b64encode(secret.encode()).decode()
 
 
-def endpoint(settings: MilvusSettings) -> Endpoint:
-    """Return the endpoint that settings describe.
+def endpoint(settings: MilvusSettings, tenant: str) -> Endpoint:
+    """Return the endpoint that settings describe for a tenant.
 
     Raises
     ------
     Misconfigured
-        Some of the three files of mutual TLS are named and some are not.
+        Some of the three files of mutual TLS are named and some are not, or a database is named
+        where each tenant has one.
     """
+    database = settings.milvus_database
+    if settings.milvus_tenancy is Tenancy.DATABASE:
+        if database:
+            raise Misconfigured(
+                Reason.SETTING_INVALID,
+                "DAFH_MILVUS_DATABASE is set, but each tenant has a database of its own.",
+                remedy="Unset it, or choose another DAFH_MILVUS_TENANCY.",
+                subject="milvus_database",
+            )
+        database = tenant_database(tenant)
     return Endpoint(
         uri=settings.milvus_uri,
-        database=settings.milvus_database,
+        database=database,
         tls=_tls(settings),
         credentials=settings.milvus_credentials,
     )
+
+
+def tenant_database(tenant: str) -> str:
+    """Return the name of a tenant's database: Milvus takes fewer characters than tenants have."""
+    return f"dafh_{digest(tenant)[:32]}"
 
 
 def _tls(settings: MilvusSettings) -> Tls | None:

@@ -90,13 +90,16 @@ class ExactIndex:
         with self._lock:
             return len(self._cases)
 
-    def scan(self, deadline: Deadline) -> Iterator[Case]:
-        """Yield every case in order of primary key."""
+    def scan(
+        self, deadline: Deadline, *, after: str = "", before: str | None = None
+    ) -> Iterator[Case]:
+        """Yield cases in order of primary key."""
         with self._lock:
             cases = sorted(self._cases.items())
-        for _, case in cases:
+        for key, case in cases:
             deadline.remaining("scanning the index")
-            yield case
+            if key > after and (before is None or key < before):
+                yield case
 
     def close(self) -> None:
         """Nothing is held open."""

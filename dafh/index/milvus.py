@@ -73,7 +73,7 @@ class MilvusIndex:
         server
             Where Milvus is; a bare URI is a server on this machine that asks nobody who they are.
         coding
-            What the collection must hold.
+            What the collection must hold; whether it shares one is as it was made.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class MilvusIndex:
         with ExitStack() as stack:
             connection = Connection(server, deadline)
             stack.callback(connection.close)
-            stored = Archives(connection, coding.tenant).open(coding, deadline)
+            stored = _archives(connection, coding).open(coding, deadline)
             stack.pop_all()
         return cls(connection, stored)
 
@@ -106,7 +106,7 @@ class MilvusIndex:
         with ExitStack() as stack:
             connection = Connection(server, deadline)
             stack.callback(connection.close)
-            stored = Archives(connection, coding.tenant).open_or_create(coding, deadline)
+            stored = _archives(connection, coding).open_or_create(coding, deadline)
             stack.pop_all()
         return cls(connection, stored)
 
@@ -170,15 +170,16 @@ class MilvusIndex:
         """Return the number of cases."""
         return self._rows.count(deadline)
 
-    def scan(self, deadline: Deadline) -> Iterator[Case]:
-        """Yield every case in order of primary key, a page at a time.
-
-        Cases that are written meanwhile may be seen or not; no other is skipped or repeated.
-        """
-        page = self._rows.page("", PAGE, deadline)
+    def scan(
+        self, deadline: Deadline, *, after: str = "", before: str | None = None
+    ) -> Iterator[Case]:
+        """Yield cases in order of primary key, a page at a time."""
+        page = self._rows.page(after, PAGE, deadline, before=before, strong=True)
         while page:
             yield from page
-            page = self._rows.page(page[-1].id, PAGE, deadline) if len(page) == PAGE else []
+            if len(page) < PAGE:
+                return
+            page = self._rows.page(page[-1].id, PAGE, deadline, before=before)
 
     def close(self) -> None:
         """Let go of the connection; the index cannot be used afterwards."""
@@ -227,6 +228,10 @@ class MilvusIndex:
             changed, _ = ranking.merge(seen, list(changed.values()))
         if changed:
             raise broken(f"Cases were not there after they were stored {ROUNDS} times.")
+
+
+def _archives(connection: Connection, coding: Coding) -> Archives:
+    return Archives(connection, coding.tenant, shared=coding.shared)
 
 
 def _ranked_by(query: Query, near: Nearest) -> Candidates:

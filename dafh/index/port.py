@@ -174,8 +174,18 @@ class CaseIndex(Protocol):
         """Return the number of cases."""
         ...
 
-    def scan(self, deadline: Deadline) -> Iterator[Case]:
-        """Yield every case in order of primary key."""
+    def scan(
+        self, deadline: Deadline, *, after: str = "", before: str | None = None
+    ) -> Iterator[Case]:
+        """Yield cases in order of primary key; all that was acknowledged before is seen.
+
+        Cases that are written meanwhile may be seen or not; no other is skipped or repeated.
+
+        Parameters
+        ----------
+        after, before
+            Primary keys greater and smaller than these only; "" is smaller than all.
+        """
         ...
 
     def close(self) -> None:

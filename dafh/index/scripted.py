@@ -74,10 +74,12 @@ class ScriptedIndex:
         self._step("count", deadline)
         return self._index.count(deadline)
 
-    def scan(self, deadline: Deadline) -> Iterator[Case]:
-        """Yield every case in order of primary key."""
+    def scan(
+        self, deadline: Deadline, *, after: str = "", before: str | None = None
+    ) -> Iterator[Case]:
+        """Yield cases in order of primary key."""
         self._step("scan", deadline)
-        yield from self._index.scan(deadline)
+        yield from self._index.scan(deadline, after=after, before=before)
 
     def close(self) -> None:
         """Close the index."""

@@ -70,7 +70,7 @@ def test_mutual_tls_is_set_whole_or_not_at_all(missing: str, tmp_path: Path) -> 
     files: dict[str, Any] = dict.fromkeys(TLS_FILES, tmp_path)
     del files[missing]
     with pytest.raises(Misconfigured):
-        endpoint(MilvusSettings(milvus_uri="https://milvus:19530", **files))
+        endpoint(MilvusSettings(milvus_uri="https://milvus:19530", **files), "default")
     with pytest.raises(Misconfigured):
         Connection("https://milvus:19530", soon())
 
@@ -86,7 +86,8 @@ def test_settings_become_an_endpoint(tmp_path: Path) -> None:
             milvus_key=files[2],
             milvus_server_name="milvus.internal",
             milvus_credentials=files[3],
-        )
+        ),
+        "default",
     )
     assert made.tls is not None
     assert [made.tls.ca, made.tls.certificate, made.tls.key, made.credentials] == files
