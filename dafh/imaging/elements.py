@@ -204,6 +204,15 @@ BINARY = {
     "OV": "Q",
 }
 
+#: Value representations whose values may be long, and what a value of the others may have: explicit
+#: VR has 16 bits for its length, of which an even one is wanted (PS3.5 7.1.2). Implicit VR has 32,
+#: and a million numbers in place of one take seconds to read.
+LONG = frozenset({"OW", "OV", "OF", "OD", "SQ"})
+MOST_BYTES = 2**16 - 2
+
+#: No integer of the elements above has more than 32 bits (PS3.5 6.2).
+INTEGERS = 2**32
+
 DEFAULT_ENCODING = "iso8859"
 
 
@@ -223,12 +232,20 @@ class DataSet:
         self._codec: str | None = None
 
     def put(self, tag: int, vr: str, value: bytes) -> None:
-        """Keep a value. The first of two elements with one tag stands."""
+        """Keep a value. The first of two elements with one tag stands.
+
+        Raises
+        ------
+        InvalidInput
+            DICOM_MALFORMED: it is longer than a value of this kind can be.
+        """
+        if len(value) > MOST_BYTES and IMPLICIT_VR[tag] not in LONG:
+            raise malformed(tag, f"it has {len(value)} bytes, of which it may have {MOST_BYTES}")
         self._elements.setdefault(tag, (IMPLICIT_VR[tag] if vr == "UN" else vr, value))
 
-    def put_item(self, tag: int) -> DataSet:
+    def put_item(self, tag: int, *, little: bool) -> DataSet:
         """Keep and return a new item of a sequence."""
-        item = DataSet(little=self.little, parent=self)
+        item = DataSet(little=little, parent=self)
         self._items.setdefault(tag, []).append(item)
         return item
 
@@ -298,6 +315,8 @@ class DataSet:
             return absent
         if numbers[0] != int(numbers[0]):
             raise malformed(tag, "the value is not an integer")
+        if abs(numbers[0]) >= INTEGERS:
+            raise malformed(tag, "the value has more than 32 bits")
         return int(numbers[0])
 
     def words(self, tag: Tag) -> NDArray[np.uint16]:

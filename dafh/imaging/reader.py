@@ -172,7 +172,8 @@ class _Reader:
             self.position = self._end(level.tag, length, end)
         else:
             stop = None if length == UNDEFINED else self._end(level.tag, length, end)
-            target = None if level.target is None else level.target.put_item(level.tag)
+            target, little = level.target, level.encoding.little
+            target = None if target is None else target.put_item(level.tag, little=little)
             self.stack.append(_Level(level.tag, stop, False, level.encoding, target))
 
     def _element(self, level: _Level, end: int, *, at_root: bool) -> PixelElement | None:
@@ -187,8 +188,10 @@ class _Reader:
             value = self.data[self.position : stop]
             return PixelElement(tag, vr, value, length, level.encoding.little)
         wanted = level.target is not None and tag in TAGS
-        if length == UNDEFINED or vr == "SQ":
-            self._enter(level, tag, vr, length, end, wanted=wanted)
+        # PS3.5 6.2.2: an archive that did not know a sequence has made it UN.
+        sequence = vr == "SQ" or (vr == "UN" and wanted and IMPLICIT_VR[tag] == "SQ")
+        if sequence or length == UNDEFINED:
+            self._enter(level, tag, vr, length, end, wanted=wanted and sequence)
             return None
         stop = self._end(tag, length, end)
         if level.target is not None and wanted:
@@ -220,9 +223,9 @@ class _Reader:
         stop = None if length == UNDEFINED else self._end(tag, length, end)
         encoding = level.encoding
         if vr == "UN":
-            # PS3.5 6.2.2 note 2: UN of undefined length is a sequence in implicit VR little endian.
+            # PS3.5 6.2.2 note 2: a sequence as UN is in implicit VR little endian.
             encoding = _Encoding(implicit=True, little=True)
-        target = level.target if wanted and vr == "SQ" else None
+        target = level.target if wanted else None
         fragments = vr not in ("SQ", "UN")
         self.stack.append(_Level(tag, stop, True, encoding, target, fragments))
 

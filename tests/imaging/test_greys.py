@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from dafh.errors import InvalidInput, Reason
 from dafh.imaging.decode import decode, render
@@ -283,3 +285,23 @@ def test_each_frame_is_rescaled_by_its_own_functional_group(make_instance: MakeI
     )
     levels = [int(render(data, frame=frame)[0][0, 0]) for frame in (1, 2)]
     assert levels == [100, 199]
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize(
+    ("syntax", "order"), [(ExplicitVRLittleEndian, "<"), (ExplicitVRBigEndian, ">")]
+)
+def test_a_sequence_that_an_archive_stored_as_unknown_is_read(
+    syntax: str, order: str, *, undefined: bool
+) -> None:
+    """PS3.5 6.2.2: it is in implicit VR little endian, whatever the data set round it is in."""
+    table = pack("<HHI3H", 0x0028, 0x3002, 6, 4, 0, 8)
+    table += pack("<HHI4H", 0x0028, 0x3006, 8, 255, 200, 100, 0)
+    value = pack("<HHI", 0xFFFE, 0xE000, len(table)) + table
+    head = pack(f"{order}HH2sHI", 0x0028, 0x3010, b"UN", 0, 2**32 - 1 if undefined else len(value))
+    unknown = head + value + (pack("<HHI", 0xFFFE, 0xE0DD, 0) if undefined else b"")
+    data = write_instance(np.zeros((2, 2), np.uint8), syntax=syntax)
+    pixels = data.rindex(pack(f"{order}HH", 0x7FE0, 0x0010))
+    data = data[:pixels] + unknown + data[pixels:]
+    assert decode(data, side=8).applied[0] == "VOI LUT"
+    assert render(data)[0].tolist() == [[255, 255], [255, 255]]

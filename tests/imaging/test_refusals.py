@@ -6,6 +6,7 @@ import io
 import time
 import zlib
 from collections.abc import Callable
+from struct import pack
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     MPEG4HP41,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
@@ -23,6 +25,7 @@ from pydicom.uid import (
 
 from dafh.errors import DafhError, InvalidInput, Reason
 from dafh.imaging.decode import decode
+from dafh.imaging.elements import Tag
 from dafh.imaging.image import Image
 from dafh.imaging.limits import Limits, Policy
 from dafh.imaging.phantom import Phantom
@@ -87,6 +90,12 @@ def deflate_bomb() -> bytes:
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     chunk = bytes(2**20)
     return meta + b"".join(squeezer.compress(chunk) for _ in range(300)) + squeezer.flush()
+
+
+def with_value(data: bytes, tag: Tag, vr: bytes, value: bytes) -> bytes:
+    """Return a file in explicit VR where an element with two bytes of value has another."""
+    start = data.index(pack("<HH", tag >> 16, tag & 0xFFFF))
+    return data[: start + 4] + vr + pack("<H", len(value)) + value + data[start + 10 :]
 
 
 def report() -> bytes:
@@ -159,6 +168,16 @@ REFUSED: dict[str, tuple[Callable[[], bytes], Reason, str]] = {
         lambda: write_instance(NumberOfFrames=2),
         Reason.PIXELS_UNDECODABLE,
         "(7FE0,0010)",
+    ),
+    "rows beyond all numbers": (
+        lambda: with_value(write_instance(), Tag.ROWS, b"DS", b"1e307 "),
+        Reason.DICOM_MALFORMED,
+        "(0028,0010)",
+    ),
+    "a million windows": (
+        lambda: write_instance(syntax=ImplicitVRLittleEndian, WindowWidth=["9"] * 1_000_000),
+        Reason.DICOM_MALFORMED,
+        "(0028,1051)",
     ),
     "bits that do not fit": (
         lambda: write_instance(BitsStored=17, HighBit=16),
