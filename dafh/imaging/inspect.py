@@ -261,6 +261,11 @@ def _unwritable(error: OSError) -> DafhError:
     )
 
 
+def _shown(file: str) -> str:
+    """Return a file's name for the table: whoever sent the file may have put commands into it."""
+    return escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in file))
+
+
 def _show(verdicts: list[Verdict]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in ("file", "verdict", "stored as", "frames", "size", "what is done", "ms"):
@@ -268,14 +273,14 @@ def _show(verdicts: list[Verdict]) -> None:
     for one in verdicts:
         if not one.ok:
             table.add_row(
-                escape(one.file), f"[red]{one.reason}[/]", "", "", "", escape(one.message or ""),
+                _shown(one.file), f"[red]{one.reason}[/]", "", "", "", escape(one.message or ""),
                 f"{one.milliseconds:.0f}",
             )  # fmt: skip
             continue
         kind = " ".join(filter(None, (one.modality, one.transfer_syntax_name)))
         done = [*map(escape, one.applied), *(f"[yellow]{escape(text)}[/]" for text in one.warnings)]
         table.add_row(
-            escape(one.file), "[green]ok[/]", escape(kind), str(one.frames),
+            _shown(one.file), "[green]ok[/]", escape(kind), str(one.frames),
             f"{one.rows} x {one.columns}", "; ".join(done), f"{one.milliseconds:.0f}",
         )  # fmt: skip
     console = Console()

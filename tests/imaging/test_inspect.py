@@ -138,6 +138,18 @@ def test_people_get_a_table_and_the_sum(tmp_path: Path, sample: list[Phantom]) -
     assert "1 taken, 1 refused" in answer.stdout
 
 
+def test_a_file_name_cannot_command_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    for name in ("\x1b]0;owned\x07", "\x9b2J", "\udcff", "[bold]", "Müller"):
+        (tmp_path / name).write_bytes(b"nothing")
+    shown = "".join(run(tmp_path).stdout.split())
+    assert all(character.isprintable() for character in shown)
+    for text in ("\\x1b]0;owned\\x07", "\\x9b2J", "\\udcff", "[bold]", "Müller"):
+        assert text in shown
+
+
 def test_a_folder_that_cannot_be_written_is_one_clear_sentence(
     tmp_path: Path, sample: list[Phantom]
 ) -> None:
