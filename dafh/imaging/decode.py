@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -30,12 +30,13 @@ from dafh.imaging.pixels import (
     PixelFormat,
     Stored,
     frame_number,
+    has_whole_chroma,
     native_frame,
     pixel_format,
 )
 from dafh.imaging.raster import read_jpeg_file, read_png
 from dafh.imaging.reader import Instance, PixelElement, read_instance
-from dafh.imaging.refusal import memory_exceeded, tag_name
+from dafh.imaging.refusal import memory_exceeded, tag_name, undecodable
 from dafh.imaging.resize import crop_padding, letterbox
 from dafh.imaging.sniff import Kind, sniff
 from dafh.imaging.values import monochrome_to_grey
@@ -271,6 +272,11 @@ def _open_dicom(
         )
     data_set, notes = instance.data_set, Notes()
     form = pixel_format(data_set, instance.pixels, policy.limits)
+    if has_whole_chroma(instance.pixels, form):
+        notes.warnings.append(
+            "(0028,0004) taken for YBR_FULL: so many bytes cannot be YBR_FULL_422"
+        )
+        form = replace(form, photometric=Photometric.YBR_FULL)
     metadata = public_metadata(
         data_set,
         form,
@@ -293,6 +299,8 @@ def _stored_values(
         codec_for(syntax)
     if not pixels.encapsulated:
         return partial(native_frame, pixels, form)
+    if syntax in NATIVE:
+        raise undecodable("it lies in fragments, as (0002,0010) says that it does not")
     codec = codec_for(syntax)
     frames = frame_fragments(
         pixels, instance.data_set, form.frames, one_each=codec.one_each, limits=limits

@@ -181,10 +181,13 @@ def native_frame(pixels: PixelElement, form: PixelFormat, frame: int) -> Stored:
     Raises
     ------
     InvalidInput
-        PIXELS_UNDECODABLE: there are fewer bytes than the header promises.
+        PIXELS_UNDECODABLE: there are fewer bytes than the header promises; DICOM_MALFORMED: pixels
+        that share their colour in pairs, but an odd number of columns.
     """
     # PS3.3 C.7.6.3.1.2: both 4:2:2 forms hold Y Y Cb Cr for two pixels; that is two bytes a pixel.
     half = form.photometric in (Photometric.YBR_FULL_422, Photometric.YBR_PARTIAL_422)
+    if half and form.columns % 2:
+        raise malformed(Tag.COLUMNS, f"an odd number cannot be {form.photometric}")
     samples = form.rows * form.columns * (2 if half else form.samples)
     bits = samples * form.allocated
     needed = -(-bits * form.frames // 8)
@@ -204,6 +207,18 @@ def native_frame(pixels: PixelElement, form: PixelFormat, frame: int) -> Stored:
         return Stored(luma, form.stored, form.photometric)
     values = significant(shaped(flat, form), form)
     return Stored(values, form.stored, form.photometric)
+
+
+def has_whole_chroma(pixels: PixelElement, form: PixelFormat) -> bool:
+    """Say whether native pixels that claim to be YBR_FULL_422 are as many as those of YBR_FULL.
+
+    So they are where a writer has decompressed JPEG and kept the label.
+    """
+    return (
+        form.photometric is Photometric.YBR_FULL_422
+        and not pixels.encapsulated
+        and 8 * len(pixels.value) >= form.frame_samples * form.frames * form.allocated
+    )
 
 
 def shaped(flat: StoredValues, form: PixelFormat) -> StoredValues:

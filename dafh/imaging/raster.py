@@ -24,6 +24,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: The chunks that make the picture (W3C PNG 11): all else is text, profiles and times.
 PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
+#: Chunks of a file; each costs some time. Writers put 8 KiB of the picture into one.
+MOST_CHUNKS = 2**16
+
 #: PNG colour type (W3C PNG 11.2.1) -> samples that its decoding takes.
 PNG_SAMPLES = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}
 
@@ -104,7 +107,7 @@ def read_jpeg_file(data: bytes, limits: Limits) -> tuple[Stored, NDArray[np.uint
 def _bare_png(data: bytes) -> tuple[bytes, bytes]:
     """Return the file with none but the picture's chunks, and the content of its header chunk."""
     kept, position, header = [PNG_SIGNATURE], len(PNG_SIGNATURE), b""
-    while True:
+    for _ in range(MOST_CHUNKS):
         length = int.from_bytes(data[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
         stop = position + 12 + length
@@ -122,6 +125,8 @@ def _bare_png(data: bytes) -> tuple[bytes, bytes]:
         position = stop
         if kind == b"IEND":
             break
+    else:
+        raise undecodable(f"the PNG stream has more than {MOST_CHUNKS} chunks", "PNG")
     if len(header) != 13:
         raise undecodable("the PNG header is missing", "IHDR")
     return b"".join(kept), header

@@ -193,6 +193,17 @@ def test_colours_marked_as_signed_are_read_without_a_sign() -> None:
     assert np.array_equal(render(rgb(deep, PixelRepresentation=1, **depth))[0], plain)
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_chroma_that_is_whole_against_the_label_is_not_taken_for_luma(frames: int) -> None:
+    """Some writers decompress JPEG and leave YBR_FULL_422 where YBR_FULL has become true."""
+    values = np.random.default_rng(3).integers(0, 256, (frames, 5, 7, 3), np.uint8)
+    data = rgb(
+        values[0], "YBR_FULL_422", NumberOfFrames=frames, PixelData=values.tobytes() + bytes(1)
+    )
+    assert np.array_equal(render(data, frame=frames)[0], values[-1, ..., 0])
+    assert any("(0028,0004)" in warning for warning in decode(data, side=8).warnings)
+
+
 @pytest.mark.parametrize("photometric", ["YBR_PARTIAL_420", "YBR_PARTIAL_422"])
 def test_partial_range_luma_is_stretched(photometric: str) -> None:
     # PS3.3 C.7.6.3.1.2: black is 16, white is 235.

@@ -16,6 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     MPEG4HP41,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -189,6 +190,17 @@ REFUSED: dict[str, tuple[Callable[[], bytes], Reason, str]] = {
         Reason.DICOM_MALFORMED,
         "(0028,0100)",
     ),
+    "half a pair of pixels": (
+        lambda: write_instance(
+            np.zeros((3, 3), np.uint8),
+            SamplesPerPixel=3,
+            PlanarConfiguration=0,
+            PhotometricInterpretation="YBR_FULL_422",
+            PixelData=bytes(18),
+        ),
+        Reason.DICOM_MALFORMED,
+        "(0028,0011)",
+    ),
     "colours of single bits": (
         lambda: write_instance(
             np.zeros((16, 16), np.uint8),
@@ -238,6 +250,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], Reason, str]] = {
         Reason.TRANSFER_SYNTAX_UNSUPPORTED,
         "(0002,0010)",
     ),
+    "a compressed image that says it is not": (
+        lambda: compressed(ExplicitVRLittleEndian, jpeg(16)),
+        Reason.PIXELS_UNDECODABLE,
+        "(7FE0,0010)",
+    ),
     "noise for JPEG lossless": (
         lambda: compressed(JPEGLosslessSV1, b"\xff\xd8\xff\xc3" + bytes(99)),
         Reason.PIXELS_UNDECODABLE,
@@ -270,6 +287,16 @@ REFUSED: dict[str, tuple[Callable[[], bytes], Reason, str]] = {
     ),
     "a PNG with two headers": (two_headed_png, Reason.PIXELS_UNDECODABLE, "IHDR"),
     "a JPEG with two headers": (two_headed_jpeg, Reason.PIXELS_UNDECODABLE, "(7FE0,0010)"),
+    "a JPEG of a million segments": (
+        lambda: (whole := jpeg(16))[:2] + b"\xff\xe1\0\2" * 1_000_000 + whole[2:],
+        Reason.PIXELS_UNDECODABLE,
+        "(7FE0,0010)",
+    ),
+    "a PNG of a million chunks": (
+        lambda: png(4, 4)[:33] + bytes(4) + (b"IDAT" + bytes(8)) * 1_000_000,
+        Reason.PIXELS_UNDECODABLE,
+        "PNG",
+    ),
     "a million fragments": (
         lambda: compressed(JPEGBaseline8Bit, b"\0\0", empty_fragments=1_000_000),
         Reason.LIMIT_EXCEEDED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from dafh.imaging.refusal import undecodable
@@ -12,6 +13,11 @@ START_OF_SCAN = 0xDA
 #: Frame headers SOF0 to SOF15 without DHT, JPG and DAC, and the one of JPEG-LS.
 FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC2, 0xC3, 0xF7
+#: Segments before the first scan; each costs some time. A profile fills up to 255, pictures in many
+#: parts about as many again.
+MOST_SEGMENTS = 4096
+#: What a marker begins with: any number of bytes, of which the last is its own (T.81 B.1.1.2).
+FILL = re.compile(b"\xff+")
 #: Markers without a length: TEM, RST0 to RST7, SOI.
 BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 
@@ -54,13 +60,14 @@ def read_jpeg(stream: bytes) -> JpegStream:
     Raises
     ------
     InvalidInput
-        PIXELS_UNDECODABLE: it is no JPEG stream, or ends before the first scan.
+        PIXELS_UNDECODABLE: it is no JPEG stream, ends before the first scan, or has too many
+        segments.
     """
     if not stream.startswith(START_OF_IMAGE):
         raise undecodable("there is no JPEG stream")
     frame: tuple[int, bytes] | None = None
     jfif, adobe, position = False, None, 2
-    while True:
+    for _ in range(MOST_SEGMENTS):
         marker, segment, position = _segment(stream, position)
         body = segment[4:]
         if marker in FRAME_HEADERS:
@@ -74,6 +81,8 @@ def read_jpeg(stream: bytes) -> JpegStream:
             adobe = body[11]
         if marker == START_OF_SCAN:
             break
+    else:
+        raise undecodable(f"the JPEG stream has more than {MOST_SEGMENTS} segments")
     if frame is None or len(frame[1]) < 6 or len(frame[1]) < 6 + 3 * frame[1][5]:
         raise undecodable("the JPEG stream has no frame header")
     body = frame[1]
@@ -91,10 +100,10 @@ def read_jpeg(stream: bytes) -> JpegStream:
 
 def _segment(stream: bytes, position: int) -> tuple[int, bytes, int]:
     """Return marker, whole segment and the position behind it."""
-    if stream[position : position + 1] != b"\xff":
+    fill = FILL.match(stream, position)
+    if fill is None:
         raise undecodable("the JPEG stream breaks off or is damaged before its first scan")
-    while stream[position + 1 : position + 2] == b"\xff":
-        position += 1
+    position = fill.end() - 1
     if len(stream) - position < 4:
         raise undecodable("the JPEG stream ends before its first scan")
     marker = stream[position + 1]
