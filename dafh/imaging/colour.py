@@ -106,8 +106,10 @@ def to_eight_bits(values: NDArray[np.number], bits: int) -> NDArray[np.uint8]:
 
 def _unsigned(values: NDArray[np.number], bits: int) -> NDArray[np.number]:
     """Take back the extension of a sign into the bits that are not stored."""
-    unsigned = values.view(f"u{values.dtype.itemsize}")
-    return np.asarray(unsigned & unsigned.dtype.type(2**bits - 1))
+    size = values.dtype.itemsize
+    unsigned = values.view(f"u{size}")
+    # A stream may have fewer bits than the data set says.
+    return np.asarray(unsigned & unsigned.dtype.type(2 ** min(bits, 8 * size) - 1))
 
 
 def _palette(stored: Stored, data_set: DataSet) -> NDArray[np.uint8]:

@@ -273,7 +273,8 @@ def _octets(pixels: PixelElement, start: int, stop: int) -> NDArray[np.uint8]:
     if len(swapped) % 2:
         raise undecodable("the last pair of bytes is cut short", _name(pixels))
     pairs = np.frombuffer(swapped, np.uint8).reshape(-1, 2)
-    return pairs[:, ::-1].reshape(-1)[start - even : stop - even]
+    # Of a single pair `reshape` would be a view that runs backwards.
+    return pairs[:, ::-1].flatten()[start - even : stop - even]
 
 
 def _photometric(data_set: DataSet) -> Photometric:

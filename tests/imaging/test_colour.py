@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.encaps import encapsulate
 
 from dafh.errors import InvalidInput, Reason
+from dafh.imaging.colour import rgb_to_grey
 from dafh.imaging.decode import decode, render
 
+from .encoders import PREFIX, encoded, write_compressed
 from .instances import MakeInstance, write_instance
 
 unhurried = settings(deadline=None)
 
+JPEG_LS = PREFIX + "4.80"
 COLOURS = ("Red", "Green", "Blue")
 ALL_INDICES = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -191,6 +195,17 @@ def test_colours_marked_as_signed_are_read_without_a_sign() -> None:
     depth: dict[str, Any] = {"BitsStored": 12, "HighBit": 11}
     plain, _ = render(rgb(deep, **depth))
     assert np.array_equal(render(rgb(deep, PixelRepresentation=1, **depth))[0], plain)
+
+
+def test_signed_colours_of_more_bits_than_the_stream_has_are_read() -> None:
+    values = np.random.default_rng(4).integers(0, 2**16, (8, 8, 3), np.uint16)
+    described = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PixelRepresentation": 1}
+    pixels = encapsulate([encoded(values, JPEG_LS, 16)])
+    described |= {"BitsAllocated": 32}
+    data = write_compressed([values], JPEG_LS, 24, described, pixels)
+    # White has 24 bits by the data set's word.
+    expected = rgb_to_grey(values, 24)
+    assert np.array_equal(render(data)[0], expected)
 
 
 @pytest.mark.parametrize("frames", [1, 3])

@@ -74,3 +74,11 @@ def test_big_endian_frames_of_odd_length_come_in_order() -> None:
     found = [image.content_sha256 for image in decode_all(data, side=8)]
     assert found == [Stored(frame, 8, Photometric.MONOCHROME2).sha256() for frame in frames]
     assert all(before != after for before, after in pairwise(found))
+
+
+def test_a_big_endian_frame_of_two_bytes_is_read() -> None:
+    data = write_instance(
+        np.zeros((1, 2), np.uint8), syntax="1.2.840.10008.1.2.2", PixelData=b"\x09\x05"
+    )
+    expected = Stored(np.array([[5, 9]], np.uint8), 8, Photometric.MONOCHROME2)
+    assert decode(data, side=8).content_sha256 == expected.sha256()
