@@ -37,6 +37,8 @@ LEADING_ZERO = re.compile(r"(^|\.)0[0-9]")
 
 #: The part of a product's name that tells variants apart: "660", "CT660", "1.5T".
 DESIGNATION = re.compile(r"[A-Z]{0,2}[0-9]{1,4}(\.[0-9])?[A-Z]{0,2}")
+#: More of them, as in "SIGNA 1961 0405", can be a date or a number of the patient.
+MOST_DESIGNATIONS = 1
 
 PSEUDONYM = re.compile(r"[0-9a-f]{64}")
 
@@ -57,10 +59,13 @@ def is_uid(text: str) -> bool:
 
 
 def is_product(text: str) -> bool:
-    """Say whether a text is a product line, followed by known words and short designations."""
+    """Say whether a text is a product line, followed by known words and a short designation."""
     first, *others = re.split(r"[ -]+", text.upper())
-    return first in PRODUCT_LINES and all(
-        word in PRODUCT_WORDS or DESIGNATION.fullmatch(word) for word in others
+    unknown = [word for word in others if word not in PRODUCT_WORDS]
+    return (
+        first in PRODUCT_LINES
+        and len(unknown) <= MOST_DESIGNATIONS
+        and all(DESIGNATION.fullmatch(word) for word in unknown)
     )
 
 

@@ -103,6 +103,8 @@ def test_product_names_pass(model: str, make_instance: MakeInstance) -> None:
         "Discovery 1234567",
         "Scanner of ward 7",
         "MAGNETOM 19700101",
+        "SIGNA 1970 0101",
+        "SIGNA JD-1970-0101",
         "MAGNETOM\u2028Vida",
         " ",
         "-",
