@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 
 from dafh.errors import InvalidInput, Misconfigured, Reason
+from dafh.imaging.codecs.jpeg import MOST_SCANS
+from dafh.imaging.codecs.jpeg_2000 import MOST_TILES
+from dafh.imaging.codecs.markers import MOST_SEGMENTS
 from dafh.imaging.decode import decode
+from dafh.imaging.elements import MOST_BYTES
 from dafh.imaging.image import Image
 from dafh.imaging.limits import DEFAULT_LIMITS, DEFAULT_POLICY, Limits, Policy
+from dafh.imaging.raster import MOST_CHUNKS
+from dafh.imaging.voi import MOST_VIEWS
 from dafh.settings import DecodeSettings, load
 
 from .instances import reread, write_instance
@@ -118,6 +124,21 @@ def test_the_document_tells_every_policy_as_it_is() -> None:
         assert row[1] == str(getattr(DEFAULT_POLICY, name)).lower()
         assert row[2] == f"`DAFH_{name.upper()}`"
         assert set(re.findall(r"[A-Z]{4,}_[A-Z_]+", row[3])) <= set(Reason)
+
+
+@pytest.mark.parametrize(
+    ("what", "most"),
+    [
+        ("bytes of an element that is no table", MOST_BYTES),
+        ("VOI LUTs, and windows, of a frame", MOST_VIEWS),
+        ("segments before the first scan of a JPEG", MOST_SEGMENTS),
+        ("scans of a JPEG", MOST_SCANS),
+        ("tiles of a JPEG 2000", MOST_TILES),
+        ("chunks of a PNG", MOST_CHUNKS),
+    ],
+)
+def test_the_document_tells_every_fixed_bound_as_it_is(what: str, most: int) -> None:
+    assert f"| {what} | {most} |" in DOCUMENT.read_text()
 
 
 def test_the_environment_sets_limits_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
