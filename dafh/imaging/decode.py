@@ -302,9 +302,7 @@ def _stored_values(
     if syntax in NATIVE:
         raise undecodable("it lies in fragments, as (0002,0010) says that it does not")
     codec = codec_for(syntax)
-    frames = frame_fragments(
-        pixels, instance.data_set, form.frames, one_each=codec.one_each, limits=limits
-    )
+    frames = frame_fragments(pixels, instance, form.frames, one_each=codec.one_each, limits=limits)
     return lambda number: decode_frame(codec, b"".join(frames[number - 1]), form, limits)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dafh.imaging.elements import DataSet, Tag
 from dafh.imaging.limits import Limits
-from dafh.imaging.reader import ITEM, SEQUENCE_END, PixelElement
+from dafh.imaging.reader import ITEM, SEQUENCE_END, Instance, PixelElement
 from dafh.imaging.refusal import limit_exceeded, undecodable
 
 #: End of a JPEG, JPEG-LS or JPEG 2000 stream; one byte of padding may follow.
@@ -26,7 +26,7 @@ class _Fragment:
 
 
 def frame_fragments(
-    pixels: PixelElement, data_set: DataSet, frames: int, *, one_each: bool, limits: Limits
+    pixels: PixelElement, instance: Instance, frames: int, *, one_each: bool, limits: Limits
 ) -> list[list[memoryview]]:
     """Return the fragments of every frame; joined, those of one frame are its compressed stream.
 
@@ -34,14 +34,14 @@ def frame_fragments(
     ----------
     pixels
         The pixel data element, a sequence of fragments.
-    data_set
-        Where the Extended Offset Table is, if there is one.
+    instance
+        Where they are from.
     frames
         Number of frames.
     one_each
         The transfer syntax keeps each frame in one fragment (RLE: PS3.5 A.4.2).
     limits
-        `elements` bounds the number of fragments.
+        `elements` bounds the fragments and all that was read before them.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def frame_fragments(
         PIXELS_UNDECODABLE: a fragment is cut short, or frames cannot be told apart;
         LIMIT_EXCEEDED.
     """
-    table, fragments = _fragments(pixels.value, limits)
+    table, fragments = _fragments(pixels.value, instance.elements, limits)
     if not fragments:
         raise undecodable("there is no fragment")
     values = [fragment.value for fragment in fragments]
@@ -57,7 +57,7 @@ def frame_fragments(
         return [values]
     if len(values) == frames:
         return [[value] for value in values]
-    starts = _starts(data_set, table, frames)
+    starts = _starts(instance.data_set, table, frames)
     if starts is None and not one_each:
         starts = _stream_starts(fragments)
     if starts is None or len(starts) != frames:
@@ -71,7 +71,7 @@ def frame_fragments(
     return [values[first:last] for first, last in pairwise(places)]
 
 
-def _fragments(value: memoryview, limits: Limits) -> tuple[bytes, list[_Fragment]]:
+def _fragments(value: memoryview, elements: int, limits: Limits) -> tuple[bytes, list[_Fragment]]:
     """Return the Basic Offset Table and all fragments."""
     items: list[_Fragment] = []
     position = origin = 0
@@ -87,9 +87,10 @@ def _fragments(value: memoryview, limits: Limits) -> tuple[bytes, list[_Fragment
                 f"a fragment claims {length} bytes where {len(value) - position - 8} are left"
             )
         items.append(_Fragment(position - origin, value[position + 8 : position + 8 + length]))
-        if len(items) > limits.elements:
+        count = elements + len(items)
+        if count > limits.elements:
             raise limit_exceeded(
-                Tag.PIXEL_DATA, "The number of fragments", "elements", limits.elements, len(items)
+                Tag.PIXEL_DATA, "The number of fragments", "elements", limits.elements, count
             )
         position += 8 + length
         if len(items) == 1:

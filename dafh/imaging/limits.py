@@ -27,7 +27,7 @@ class Limits:
     frames: int = 2**16
     #: Sequences inside sequences.
     nesting_depth: int = 32
-    #: Data elements and items, at all depths.
+    #: Data elements and items at all depths, and fragments of the pixel data, together.
     elements: int = 250_000
     #: Seconds that one frame may take, on the clock and on the processor each.
     seconds: float = 10.0

@@ -71,6 +71,8 @@ class Instance:
     #: "" where the file names none; then it is read as the encoding it shows.
     transfer_syntax: str
     pixels: PixelElement | None
+    #: How many elements and items were read, at all depths.
+    elements: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,15 +254,16 @@ def read_instance(data: bytes, limits: Limits) -> Instance:
     """
     view = memoryview(data)
     start = PREAMBLE + len(MAGIC) if data[PREAMBLE : PREAMBLE + 4] == MAGIC else 0
-    start, transfer_syntax = _file_meta(view, start, limits)
+    start, transfer_syntax, elements = _file_meta(view, start, limits)
     if transfer_syntax == DEFLATED:
         view, start = (
             memoryview(inflate(view[start:], limits.inflated_bytes, Tag.TRANSFER_SYNTAX_UID)),
             0,
         )
     encoding = _encoding(view, start, transfer_syntax)
-    data_set, pixels = _Reader(view, limits, start).read(encoding)
-    return Instance(data_set, transfer_syntax or _shown_syntax(encoding), pixels)
+    reader = _Reader(view, limits, start, elements=elements)
+    data_set, pixels = reader.read(encoding)
+    return Instance(data_set, transfer_syntax or _shown_syntax(encoding), pixels, reader.elements)
 
 
 def inflate(deflated: memoryview | bytes, limit: int, tag: int) -> bytes:
@@ -292,15 +295,15 @@ def inflate(deflated: memoryview | bytes, limit: int, tag: int) -> bytes:
     return inflated
 
 
-def _file_meta(view: memoryview, start: int, limits: Limits) -> tuple[int, str]:
-    """Read group 0002; return the position behind it and the transfer syntax it names.
+def _file_meta(view: memoryview, start: int, limits: Limits) -> tuple[int, str, int]:
+    """Read group 0002; return the position behind it, the transfer syntax, and how many elements.
 
     The group's length element is not believed: the group ends where another group begins.
     """
     reader = _Reader(view, limits, start)
     encoding = _Encoding(implicit=not _is_vr(view, start), little=True)
     meta, _ = reader.read(encoding, only_group=0x0002)
-    return reader.position, meta.text(Tag.TRANSFER_SYNTAX_UID)
+    return reader.position, meta.text(Tag.TRANSFER_SYNTAX_UID), reader.elements
 
 
 def _encoding(view: memoryview, start: int, transfer_syntax: str) -> _Encoding:

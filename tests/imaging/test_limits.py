@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.encaps import encapsulate
 
 from dafh.errors import InvalidInput, Misconfigured, Reason
 from dafh.imaging.codecs.jpeg import MOST_SCANS
@@ -23,11 +24,13 @@ from dafh.imaging.raster import MOST_CHUNKS
 from dafh.imaging.voi import MOST_VIEWS
 from dafh.settings import DecodeSettings, load
 
+from .encoders import PREFIX, encoded, picture, write_compressed
 from .instances import reread, write_instance
 from .test_refusals import nested, png
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
 
+JPEG_LS = PREFIX + "4.80"
 #: Kept by the decoder processes: tests/imaging/test_pool.py.
 BY_PROCESS = {"seconds", "memory_bytes"}
 
@@ -43,6 +46,11 @@ def inflated_size() -> int:
     return len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:]))
 
 
+def elements(data: bytes) -> int:
+    data_set = reread(data)
+    return len(data_set) + len(data_set.file_meta)
+
+
 #: Limit -> a file, what it has of it, the element that is named.
 KEPT: dict[str, tuple[Callable[[], bytes], Callable[[], int], str]] = {
     "request_bytes": (write_instance, lambda: len(write_instance()), "request_bytes"),
@@ -55,7 +63,7 @@ KEPT: dict[str, tuple[Callable[[], bytes], Callable[[], int], str]] = {
         "(0028,0008)",
     ),
     "nesting_depth": (lambda: nested(4, undefined=True), lambda: 4, "(0008,1140)"),
-    "elements": (write_instance, lambda: len(reread(write_instance())), "(7FE0,0010)"),
+    "elements": (write_instance, lambda: elements(write_instance()), "(7FE0,0010)"),
 }
 
 
@@ -81,6 +89,19 @@ def test_a_limit_is_inclusive_and_named_with_its_value(name: str) -> None:
     assert error.reason is (Reason.TOO_LARGE if name == "request_bytes" else Reason.LIMIT_EXCEEDED)
     if subject.startswith("("):
         assert subject in error.message
+
+
+def test_meta_elements_elements_and_fragments_are_counted_as_one() -> None:
+    """Each costs the same time; three times as many would cost three times as much."""
+    values = picture(16, 16, 8)
+    stream = encoded(values, JPEG_LS, 8)
+    pixels = encapsulate([stream + b"\0" * (len(stream) % 2)], fragments_per_frame=3)
+    data = write_compressed([values], JPEG_LS, 8, {}, pixels)
+    # The offset table is a fragment too.
+    most = elements(data) + 4
+    assert isinstance(decode(data, side=8, policy=with_limit("elements", most)), Image)
+    with pytest.raises(InvalidInput, match=rf"\(7FE0,0010\) .*elements: {most} > {most - 1}"):
+        decode(data, side=8, policy=with_limit("elements", most - 1))
 
 
 def test_research_pictures_keep_the_same_limits() -> None:
