@@ -1,3 +1,5 @@
+"""What is committed is what the exporter makes, and says what torch says."""
+
 from __future__ import annotations
 
 import shutil
@@ -13,87 +15,111 @@ from tritonclient.grpc import model_config_pb2
 from dafh.deadline import Deadline
 from dafh.encoding.onnx import OnnxEncoder
 from dafh.encoding.port import ModelVersion
-from dafh.errors import Conflict, InvalidInput
 from dafh.settings import CHECKOUT
 from dafh_export.checkpoint import load_checkpoint
-from dafh_export.configuration import VARIANTS
+from dafh_export.configuration import VARIANTS, Variant
+from dafh_export.golden import TOLERANCE, by_tensor, difference, read_golden
+from dafh_export.model_file import Precision, load_model, model_hash, read_description
 from dafh_export.onnx import export_onnx
-from dafh_export.repository import publish
+from dafh_export.precision import put_precision
+from dafh_export.repository import CONTENT, publish
 
 REPOSITORY = CHECKOUT / "model_repository"
-VERSION = REPOSITORY / "dafh" / "1"
+MODEL = REPOSITORY / "dafh"
+VERSIONS = sorted(int(path.name) for path in MODEL.iterdir() if path.name.isdigit())
 LARGEST = 25 * 2**20
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("run")
-    shutil.copyfile(VERSION / "model.safetensors", run / "model.safetensors")
-    shutil.copyfile(VERSION / "calibration.json", run / "calibration.json")
-    export_onnx(load_checkpoint(run), run)
-    return run
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> Path:
+    return MODEL / str(request.param)
 
 
-def test_the_committed_checkpoint_gives_the_committed_model(exported: Path) -> None:
-    again, committed = (OnnxEncoder(root, 1).model for root in (_published(exported), REPOSITORY))
-    assert again == committed
-    assert (exported / "model.onnx").read_bytes() == (VERSION / "model.onnx").read_bytes()
+def test_the_committed_checkpoint_gives_the_committed_version_bit_for_bit(
+    tmp_path: Path, version: Path
+) -> None:
+    run, repository, number = tmp_path / "run", tmp_path / "repository", int(version.name)
+    run.mkdir()
+    for file in ("model.safetensors", "calibration.json", "parity.json"):
+        shutil.copyfile(version / file, run / file)
+    description = export_onnx(run, run)
+    for precision in Precision:
+        if (version / precision.file).exists() and precision is Precision.FP16:
+            put_precision(run / "model.onnx", run, precision)
+    publish(run, repository, number, trial=False)
+    for file in CONTENT:
+        committed, made = version / file, repository / "dafh" / version.name / file
+        assert committed.exists() == made.exists(), file
+        if committed.exists():
+            assert made.read_bytes() == committed.read_bytes(), file
+    assert description.hash == OnnxEncoder(REPOSITORY, number).model.hash
 
 
-def _published(run: Path) -> Path:
-    repository = run / "repository"
-    publish(run, repository, 1)
-    return repository
+def test_the_hash_is_of_graph_and_weights_and_of_nothing_else(version: Path) -> None:
+    model = load_model(version / "model.onnx")
+    said = read_description(model).hash
+    assert model_hash(model) == said
+    model.producer_version = "another"
+    onnx.helper.set_model_props(model, {"note": "x"})
+    assert model_hash(model) == said
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weights.raw_data = bytes([weights.raw_data[0] ^ 1]) + weights.raw_data[1:]
+    assert model_hash(model) != said
 
 
-def test_the_model_file_is_small_enough_and_names_no_path() -> None:
-    data = (VERSION / "model.onnx").read_bytes()
-    assert len(data) <= LARGEST
-    assert b"site-packages" not in data
-    assert str(CHECKOUT).encode() not in data
-    model = onnx.load_from_string(data)
-    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+def test_model_files_are_small_and_name_no_path(version: Path) -> None:
+    for path in version.glob("*.onnx"):
+        data = path.read_bytes()
+        assert len(data) <= LARGEST
+        for trace in (b"site-packages", b".py", str(CHECKOUT).encode(), b"/tmp/"):
+            assert trace not in data, (path.name, trace)
+        graph = onnx.load_from_string(data).graph
+        assert not any(node.doc_string or node.metadata_props for node in graph.node)
 
 
-def test_onnx_runtime_agrees_with_torch() -> None:
-    encoder, checkpoint = OnnxEncoder(REPOSITORY, 1), load_checkpoint(VERSION)
+def test_the_file_says_what_it_is(version: Path) -> None:
+    described = read_description(load_model(version / "model.onnx"))
+    checkpoint = load_checkpoint(version)
+    assert described.classes == checkpoint.classes
+    assert described.side == checkpoint.side
+    assert described.bits == (16, 32, 48, 64)
+    assert described.imaging_version > 0
+
+
+def test_onnx_runtime_agrees_with_torch_on_any_batch(version: Path) -> None:
+    encoder, checkpoint = OnnxEncoder(REPOSITORY, int(version.name)), load_checkpoint(version)
     side = encoder.model.side
-    images = np.random.default_rng(5).integers(0, 256, (4, 1, side, side), dtype=np.uint8)
-    served = encoder.encode(images, Deadline.never(), saliency=True)
+    images = np.random.default_rng(5).integers(0, 256, (5, 1, side, side), dtype=np.uint8)
     with torch.no_grad():
         outputs = checkpoint.network(torch.from_numpy(images))
-    for bits, hashed in served.hashes.items():
-        assert np.abs(hashed - outputs.hashes[bits].numpy()).max() <= 1e-4
-    assert served.saliency is not None
-    assert np.abs(served.saliency - outputs.saliency.numpy()).max() <= 1e-4
+    for count in (1, 5):
+        served = encoder.encode(images[:count], Deadline.never(), saliency=True)
+        for bits, hashed in served.hashes.items():
+            assert np.abs(hashed - outputs.hashes[bits].numpy()[:count]).max() <= 1e-4
+        assert served.saliency is not None
+        assert np.abs(served.saliency - outputs.saliency.numpy()[:count]).max() <= 1e-4
 
 
-def test_a_version_with_another_model_is_never_overwritten(exported: Path, tmp_path: Path) -> None:
-    repository = _published(exported)
-    other = tmp_path / "other"
-    shutil.copytree(exported, other, ignore=shutil.ignore_patterns("repository"))
-    with (other / "model.onnx").open("ab") as stream:
-        stream.write(b"\0")
-    before = (repository / "dafh" / "1" / "model.onnx").read_bytes()
-    with pytest.raises(Conflict):
-        publish(other, repository, 1)
-    assert (repository / "dafh" / "1" / "model.onnx").read_bytes() == before
-
-
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"model\.safetensors"):
-        load_checkpoint(tmp_path)
+def test_the_golden_outputs_are_repeated_here(version: Path) -> None:
+    golden = read_golden(version)
+    images = np.asarray(golden["image"], np.uint8)
+    encoded = OnnxEncoder(REPOSITORY, int(version.name)).encode(
+        images, Deadline.never(), saliency=True
+    )
+    assert difference(golden, by_tensor(encoded)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.file)
-def test_every_committed_configuration_describes_the_committed_version(variant: object) -> None:
-    assert hasattr(variant, "file")
-    text = (REPOSITORY / "dafh" / variant.file).read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+def test_every_committed_configuration_describes_every_committed_version(variant: Variant) -> None:
+    text = (MODEL / variant.file).read_text()
     assert str(CHECKOUT) not in text
-    described = ModelVersion.model_validate_json(config.parameters["dafh_version_1"].string_value)
-    assert described == OnnxEncoder(REPOSITORY, 1).model
-    assert config.input[0].dims == [1, described.side, described.side]
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert set(config.parameters) == {f"dafh_version_{number}" for number in VERSIONS}
+    for number in VERSIONS:
+        said = config.parameters[f"dafh_version_{number}"].string_value
+        described = ModelVersion.model_validate_json(said)
+        assert described == OnnxEncoder(REPOSITORY, number).model
+        assert config.input[0].dims == [1, described.side, described.side]
     assert {output.name for output in config.output} == {
         "hash_16", "hash_32", "hash_48", "hash_64", "logits", "saliency"
     }  # fmt: skip
