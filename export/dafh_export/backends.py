@@ -80,8 +80,8 @@ def triton_candidate(run: Path) -> Iterator[Candidate]:
             shutil.copyfile(run / file, model / "1" / file)
         shutil.copyfile(SERVER_SIDE, model / "1" / SERVER_FILE)
         write_configuration(model, [describe(model / "1")])
-        with serving(Path(folder), 1) as where:
-            encoder = TritonEncoder(where, 1)
+        with serving(Path(folder), 1) as server:
+            encoder = TritonEncoder(server.address, 1)
 
             def encode(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
                 hashes = encoder.encode(images, Deadline.after(BATCH_SECONDS)).hashes

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
@@ -36,11 +37,21 @@ ASK_SECONDS = 0.5
 STARTS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A tritonserver that runs."""
+
+    #: ``host:port`` of its gRPC endpoint.
+    address: str
+    #: The server's own copy of the model: a link per file of each version.
+    model: Path
+
+
 @contextmanager
 def serving(
     repository: Path, version: int, *options: str, deadline: Deadline | None = None
-) -> Iterator[str]:
-    """Run the embedded stack's Triton on a model repository; yield ``host:port`` of its gRPC.
+) -> Iterator[Server]:
+    """Run the embedded stack's Triton on a model repository meanwhile.
 
     Parameters
     ----------
@@ -64,13 +75,14 @@ def serving(
         plan = _plan(Path(folder).resolve(), repository, version)
         plan.environment.require()
         triton.build_runtime(plan)
+        children: list[Popen[bytes]] = []
         try:
-            _start(plan, options, deadline or Deadline.after(START_SECONDS))
+            _start(plan, options, children, deadline or Deadline.after(START_SECONDS))
             triton.close_shared_memory(plan.data_dir)
-            yield address(plan.ports.triton)
+            model = triton.runtime(plan) / triton.MODELS / MODEL
+            yield Server(address(plan.ports.triton), model)
         finally:
-            stop(PART, plan.data_dir, STOP_SECONDS)
-            triton.sweep_shared_memory(plan.data_dir)
+            _stop(plan, children)
 
 
 def require_golden(repository: Path, versions: list[int], deadline: Deadline) -> None:
@@ -81,11 +93,11 @@ def require_golden(repository: Path, versions: list[int], deadline: Deadline) ->
     FailedPrecondition
         It does not load, or a version answers otherwise than when it was published.
     """
-    with serving(repository, versions[-1], deadline=deadline) as where:
+    with serving(repository, versions[-1], deadline=deadline) as server:
         for version in versions:
             golden = read_golden(repository / MODEL / str(version))
             images = np.asarray(golden[IMAGE], np.uint8)
-            encoder = TritonEncoder(where, version)
+            encoder = TritonEncoder(server.address, version)
             try:
                 answer = encoder.encode(images, deadline, saliency=True)
             finally:
@@ -113,17 +125,19 @@ def _plan(data_dir: Path, repository: Path, version: int) -> Plan:
     )
 
 
-def _start(plan: Plan, options: tuple[str, ...], deadline: Deadline) -> None:
+def _start(
+    plan: Plan, options: tuple[str, ...], children: list[Popen[bytes]], deadline: Deadline
+) -> None:
     log = log_file(plan.data_dir, PART)
     log.parent.mkdir()
     asked = triton.command(plan)
     command = Command((*asked.arguments, *options), asked.environment)
     for _ in range(STARTS):
         child = spawn(PART, plan.data_dir, command, log)
+        children.append(child)
         if _answers(plan, child, deadline):
             return
-        stop(PART, plan.data_dir, STOP_SECONDS)
-        triton.sweep_shared_memory(plan.data_dir)
+        _stop(plan, children)
         if child.returncode >= 0:
             break
     raise FailedPrecondition(
@@ -131,6 +145,14 @@ def _start(plan: Plan, options: tuple[str, ...], deadline: Deadline) -> None:
         f"Triton did not load the model repository{_last_words(log)}.",
         remedy="Look at the named version; the repository that is served was not touched.",
     )
+
+
+def _stop(plan: Plan, children: list[Popen[bytes]]) -> None:
+    stop(PART, plan.data_dir, STOP_SECONDS)
+    for child in children:
+        # Killed by now, if it did not go.
+        child.wait(STOP_SECONDS)
+    triton.sweep_shared_memory(plan.data_dir)
 
 
 def _answers(plan: Plan, child: Popen[bytes], deadline: Deadline) -> bool:
