@@ -21,6 +21,7 @@ DESCRIPTORS := out/dafh.binpb
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup setup-serving demo test test-long bench lint fuzz protos clean
+.PHONY: help setup setup-serving demo test test-long lint fuzz protos gpu-check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contrac
 
 protos: $(EVERYTHING) ## Generate dafh/v1 from the contract.
 	$(BIN)/python protos/generate.py
+
+gpu-check: $(EVERYTHING) ## Measure the network on this machine's GPU; says so where there is none.
+	$(BIN)/python -m dafh_export.gpu_check --out out/gpu-check
 
 clean: ## Remove what was made here, the environment (.venv) excepted.
 	rm -rf out build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -265,7 +265,8 @@ def require_offered(run: Path) -> None:
         path = run / precision.file
         if precision is Precision.FP32 or not path.is_file():
             continue
-        found = [one for one in _compared(run, digest) if one.file == file_digest(path)]
+        wanted = (f"onnx-{precision}", file_digest(path))
+        found = [one for one in _compared(run, digest) if (one.backend, one.file) == wanted]
         if not found:
             raise InvalidInput(
                 Reason.ARGUMENT_INVALID,

@@ -15,7 +15,7 @@ from dafh_export.checkpoint import CHECKPOINT_FILE
 from dafh_export.configuration import VARIANTS, configuration, signature
 from dafh_export.golden import GOLDEN_FILE, write_golden
 from dafh_export.model_file import Precision, load_model, read_description, write_atomically
-from dafh_export.parity import PARITY_FILE, require_offered
+from dafh_export.parity import PARITY_FILE, PARITY_TABLE, require_offered
 from dafh_export.provenance import PROVENANCE_FILE
 from dafh_export.server import require_golden
 
@@ -30,7 +30,7 @@ CONTENT = (
     SERVER_FILE,
 )
 #: What is known of it, beside it.
-RECORDS = (PROVENANCE_FILE, PARITY_FILE, GOLDEN_FILE)
+RECORDS = (PROVENANCE_FILE, PARITY_FILE, PARITY_TABLE, GOLDEN_FILE)
 #: Seconds for the trial in the real server: start, load, one answer per version.
 TRIAL_SECONDS = 120.0
 

@@ -239,7 +239,7 @@ class Strict:
         found = getattr(self._real, name)
         if not isinstance(found, property) or found.fset is None:
             raise AttributeError(f"{self._real.__name__}.{name} cannot be set")
-        self._factory.bind(f"set{found.fset.__doc__.strip()}", (self, value), {})
+        self._factory.bind(f"set{(found.fset.__doc__ or '').strip()}", (self, value), {})
         self._record(name, {"value": value})
 
     def __len__(self) -> int:

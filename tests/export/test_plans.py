@@ -202,7 +202,8 @@ def test_a_full_volume_leaves_nothing_and_is_said(tmp_path: Path, model: Path) -
         assert list((volume / PLANS).rglob("*")) == []
         assert left_overs(volume) == []
         subprocess.run([mount, "-o", "remount,size=1m", str(volume)], check=True)
-        assert PlanCache(volume).ensure(model, ScriptedBuilder(), OPTIONS, Deadline.after(10))
+        folder = PlanCache(volume).ensure(model, ScriptedBuilder(), OPTIONS, Deadline.after(10))
+        assert read_record(folder)
     finally:
         subprocess.run([unmount, str(volume)], check=True)
 
