@@ -60,6 +60,23 @@ def strip(model: onnx.ModelProto) -> None:
         value.ClearField("metadata_props")
 
 
+def share_weights(model: onnx.ModelProto) -> None:
+    """Keep equal weights once: a network that looks at an image twice is written twice."""
+    first: dict[bytes, str] = {}
+    kept: dict[str, str] = {}
+    for tensor in list(model.graph.initializer):
+        bare = onnx.TensorProto()
+        bare.CopyFrom(tensor)
+        bare.ClearField("name")
+        digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
+        kept[tensor.name] = first.setdefault(digest, tensor.name)
+        if kept[tensor.name] != tensor.name:
+            model.graph.initializer.remove(tensor)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = kept.get(name, name)
+
+
 def describe(model: onnx.ModelProto, description: ModelVersion, precision: str = "") -> None:
     """Put the description into the file's own metadata."""
     entries = {METADATA: description.model_dump_json()}

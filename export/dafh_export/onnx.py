@@ -16,7 +16,7 @@ from dafh.encoding.onnx import MODEL_FILE
 from dafh.encoding.port import IMAGE, LOGITS, SALIENCY, ModelVersion, hash_tensor
 from dafh.imaging.image import IMAGING_VERSION
 from dafh_export.checkpoint import CHECKPOINT_FILE, load_checkpoint
-from dafh_export.model_file import describe, model_hash, strip, write_atomically
+from dafh_export.model_file import describe, model_hash, share_weights, strip, write_atomically
 from dafh_export.provenance import PROVENANCE_FILE, provenance
 
 OPSET = 18
@@ -92,6 +92,7 @@ def trace(network: nn.Module, side: int) -> onnx.ModelProto:
         )
         model = onnxslim.slim(onnx.load(draft))
     strip(model)
+    share_weights(model)
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -208,6 +208,7 @@ class PlanCache:
 
 def fill(folder: Path, key: PlanKey, built: Built, seconds: float) -> PlanRecord:
     """Write a plan and what is known of it to a folder, the record last."""
+    (folder / RECORD_FILE).unlink(missing_ok=True)
     write_atomically(folder / PLAN_FILE, built.plan)
     write_atomically(folder / LOG_FILE, built.log.encode())
     write_atomically(folder / LAYERS_FILE, built.layers.encode())

@@ -25,6 +25,7 @@ from dafh_export.model_file import (
     describe,
     load_model,
     read_description,
+    share_weights,
     strip,
     write_atomically,
 )
@@ -62,6 +63,7 @@ def put_precision(
     with tempfile.TemporaryDirectory(prefix="dafh-export-") as folder, _quiet():
         model = CONVERSIONS[precision](source, Path(folder), calibration)
     strip(model)
+    share_weights(model)
     onnx.checker.check_model(model)
     describe(model, description, "" if precision is Precision.FP32 else precision)
     out.mkdir(parents=True, exist_ok=True)

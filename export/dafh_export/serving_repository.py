@@ -64,7 +64,6 @@ def assemble(
     FailedPrecondition
         A plan is not the one that its record names.
     """
-    builder.target()
     source = repository / MODEL
     chosen = sorted(versions) or _numbers(source)
     files = {version: _model_file(source, version, precision) for version in chosen}

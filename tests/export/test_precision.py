@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 
@@ -18,6 +19,7 @@ from dafh_export.model_file import (
     load_model,
     read_description,
     read_precision,
+    share_weights,
 )
 from dafh_export.parity import onnx_backend
 from dafh_export.precision import (
@@ -139,3 +141,25 @@ def test_without_modelopt_it_says_what_to_install(
     with pytest.raises(Misconfigured, match=r"dafh\[precision\]"):
         put_precision(MODEL_FILE, tmp_path / "out", Precision.FP16)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_looks_twice_is_not_written_twice() -> None:
+    model = load_model(MODEL_FILE)
+    size, graph = model.ByteSize(), model.graph
+    expected = onnx_backend(MODEL_FILE)(phantom_images(2, 1, 128))
+    for tensor in list(graph.initializer):
+        again = graph.initializer.add()
+        again.CopyFrom(tensor)
+        again.name = f"{tensor.name}_again"
+    for node in list(graph.node)[::2]:
+        for index, name in enumerate(node.input):
+            if any(one.name == f"{name}_again" for one in graph.initializer):
+                node.input[index] = f"{name}_again"
+    share_weights(model)
+    assert model.ByteSize() <= size
+    assert not any(name.endswith("_again") for node in graph.node for name in node.input)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (answer,) = session.run(["hash_64"], {"image": phantom_images(2, 1, 128)})
+    assert np.abs(answer - expected[64]).max() <= 1e-6
