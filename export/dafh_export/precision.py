@@ -197,14 +197,17 @@ def exactly(names: list[str]) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ModelOpt and Polygraphy from reporting every node."""
+    """Keep ModelOpt, and what it stands on, from reporting every node."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        from polygraphy.logger import G_LOGGER
+        from onnx_graphsurgeon.logger import G_LOGGER
 
-        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+        severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
+        try:
             yield
+        finally:
+            G_LOGGER.severity = severity
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
     finally:
