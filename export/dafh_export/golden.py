@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save
 
 from dafh.encoding.onnx import open_session
 from dafh.encoding.port import IMAGE, LOGITS, SALIENCY, Encoded, hash_tensor
+from dafh.errors import InvalidInput, Reason
 from dafh.imaging.phantom import phantom_images
 from dafh_export.model_file import write_atomically
 
@@ -37,7 +38,19 @@ def write_golden(model_file: Path, side: int, out: Path) -> None:
 
 
 def read_golden(folder: Path) -> Tensors:
-    """Return the tensors by name; `IMAGE` is uint8 ``[N, 1, S, S]``, the rest float32."""
+    """Return the tensors by name; `IMAGE` is uint8 ``[N, 1, S, S]``, the rest float32.
+
+    Raises
+    ------
+    InvalidInput
+        The version has none.
+    """
+    if not (folder / GOLDEN_FILE).is_file():
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            f"Version {folder.name} has no golden outputs.",
+            remedy="Remove its folder and publish it again with `dafh export repository`.",
+        )
     tensors: dict[str, NDArray[np.float32] | NDArray[np.uint8]] = load_file(folder / GOLDEN_FILE)
     return tensors
 

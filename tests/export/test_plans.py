@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,16 +45,12 @@ def model(tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "model.onnx")
 
 
-def start(cache: Path, model: Path, script: str = "", limit: int = 0) -> subprocess.Popen[str]:
-    restrict: Callable[[], None] | None = None
-    if limit:
-        restrict = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731 - for the child
+def start(cache: Path, model: Path, script: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", BUILDER.format(script=script), str(cache), str(model)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=restrict,
     )
 
 
@@ -178,8 +172,12 @@ def test_a_file_beyond_the_quota_is_a_full_volume_and_leaves_nothing(
 ) -> None:
     cache = tmp_path / "cache"
     # 32 KiB of plan; signal ignored, so that the write fails as on a full quota.
-    quiet = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
-    process = start(cache, model, quiet, limit=16 << 10)
+    quota = """
+import resource
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, 16 << 10))
+"""
+    process = start(cache, model, quota)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Misconfigured" in error

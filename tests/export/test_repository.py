@@ -240,6 +240,12 @@ def test_a_server_that_answers_otherwise_than_the_golden_outputs_is_found_out(
         require_golden(published, [1], Deadline.after(60))
 
 
+def test_a_version_without_golden_outputs_is_not_trusted(published: Path) -> None:
+    (published / "dafh" / "1" / GOLDEN_FILE).unlink()
+    with pytest.raises(InvalidInput, match="Version 1 has no golden outputs"):
+        read_golden(published / "dafh" / "1")
+
+
 def test_golden_images_are_phantoms_and_are_kept_with_the_outputs(published: Path) -> None:
     golden = read_golden(published / "dafh" / "1")
     images = golden["image"]
