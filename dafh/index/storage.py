@@ -31,7 +31,8 @@ from dafh.index.indexing import Indexing
 from dafh.index.rows import BATCH, Rows, broken
 from dafh.index.schema import Field, Kind, fields_of
 
-_TYPES = {
+#: How Milvus stores each kind of field.
+FIELD_TYPES = {
     Kind.TEXT: DataType.VARCHAR,
     Kind.INTEGER: DataType.INT64,
     Kind.CODE: DataType.BINARY_VECTOR,
@@ -71,7 +72,7 @@ def milvus_schema(
         key = {"is_partition_key": True} if field.name == partition_key else {}
         schema.add_field(
             field.name,
-            _TYPES[field.kind],
+            FIELD_TYPES[field.kind],
             is_primary=field.name == "id",
             **bounds.get(field.kind, {}),
             **key,

@@ -1,0 +1,131 @@
+"""Archives to measure with: filled past the product, with rows as long as those of real archives.
+
+`MilvusIndex.upsert`, which asks before and after each write, is measured on its own; to stock ten
+million rows in minutes, columns are handed to the server as they are.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dafh.codes import HashCode
+from dafh.deadline import Deadline
+from dafh.imaging.image import PatientKey
+from dafh.index.case import Case, Coding, case_id
+from dafh.index.collection import collection_name
+from dafh.index.connection import Connection, MilvusClient
+from dafh.index.schema import Kind, fields_of
+from dafh.index.storage import FIELD_TYPES
+
+CODING = Coding("default", "bench", "ab" * 32, 1, 64, "0123456789abcdef")
+#: Rows handed over at a time; a message holds 64 MB at most.
+BATCH = 20_000
+#: What a filter may ask for; `modality = "CT"` lets half of the cases answer.
+MODALITIES = ("CT", "CT", "MR", "US")
+#: Rows of one patient.
+_OF_A_PATIENT = 8
+
+_ROOT = "1.2.826.0.1.3680043.8.498."
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a server takes."""
+
+    #: Resident set of its process, bytes.
+    resident: int
+    #: Of its folder on disk, bytes.
+    disk: int
+
+
+def memory_of(pid: int, folder: Path) -> Memory:
+    """Return what a server takes now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    told = subprocess.run(["du", "-sb", folder], capture_output=True, text=True, check=True)  # noqa: S607 - any du
+    return Memory(1024 * int(kib), int(told.stdout.split()[0]))
+
+
+def columns(codes: NDArray[np.uint8], seed: int) -> dict[str, list[object]]:
+    """Return the values of every field for codes uint8 ``[N, 8]``."""
+    count = len(codes)
+    random = np.random.default_rng(seed)
+    hexadecimal = random.bytes(48 * count).hex()
+    patients = random.bytes(32 * (count // _OF_A_PATIENT + 1)).hex()
+    digits = f"{int.from_bytes(random.bytes(1024), 'big'):02000}"
+    words = codes.reshape(count, -1).view(">i8").ravel().tolist()
+    ids = [hexadecimal[start : start + 32] for start in range(0, 96 * count, 96)]
+
+    def uid(kind: int, number: int) -> str:
+        start = (number * 7 + kind) % 1900
+        return f"{_ROOT}{kind}{digits[start : start + 18]}{seed:04}{number:07}"
+
+    numbers = range(count)
+    made: dict[str, list[object]] = {
+        "id": list(ids),
+        "code": [row.tobytes() for row in codes],
+        "code_word": list(words),
+        "tenant": [CODING.tenant] * count,
+        "key_id": [CODING.key_id] * count,
+        "patient_key": [
+            patients[64 * (n // _OF_A_PATIENT) : 64 * (n // _OF_A_PATIENT) + 64] for n in numbers
+        ],
+        "sop_instance_uid": [uid(1, n) for n in numbers],
+        "study_instance_uid": [uid(2, n // 4) for n in numbers],
+        "series_instance_uid": [uid(3, n // 2) for n in numbers],
+        "frame": [1] * count,
+        "content_sha256": [
+            hexadecimal[start + 32 : start + 96] for start in range(0, 96 * count, 96)
+        ],
+        "modality": [MODALITIES[n % len(MODALITIES)] for n in numbers],
+        "body_part": ["CHEST"] * count,
+        "label": ["lung adenocarcinoma"] * count,
+        "cancer_type": ["adenocarcinoma"] * count,
+        "ingest_time": [1_700_000_000_000_000 + n for n in numbers],
+    }
+    return made
+
+
+def fill(connection: Connection, codes: NDArray[np.uint8], *, first: int = 0) -> None:
+    """Put rows with these codes into the collection of `CODING`; no two fills may share `first`."""
+    name, fields = collection_name(CODING), fields_of(CODING)
+    for start in range(0, len(codes), BATCH):
+        values = columns(codes[start : start + BATCH], (first + start) // BATCH)
+        entities = [
+            {"name": field.name, "type": FIELD_TYPES[field.kind], "values": values[field.name]}
+            for field in fields
+        ]
+        connection.run("stocking", Deadline.never(), _inserted(name, entities))
+
+
+def _inserted(
+    name: str, entities: list[dict[str, object]]
+) -> Callable[[MilvusClient, float], object]:
+    # Columns are a tenth of the work that rows are; pymilvus offers them below its client only.
+    def insert(client: MilvusClient, timeout: float) -> object:
+        handler = client._get_connection()
+        rows = len(entities[0]["values"])  # type: ignore[arg-type]  # A list.
+        return handler.batch_insert(name, entities, timeout=timeout, num_rows=rows)
+
+    return insert
+
+
+def cases(codes: NDArray[np.uint8], seed: int) -> Iterator[Case]:
+    """Yield cases with these codes as a writer brings them."""
+    values = columns(codes, seed)
+    names = [
+        field.name
+        for field in fields_of(CODING)
+        if field.kind in (Kind.TEXT, Kind.INTEGER) and field.name not in {"id", "tenant", "key_id"}
+    ]
+    for row, code in enumerate(codes):
+        told = {name: values[name][row] for name in names}
+        told["patient_key"] = PatientKey(str(told["patient_key"]))
+        key = case_id(CODING.tenant, CODING.archive, str(told["sop_instance_uid"]), 1)
+        yield Case(id=key, code=HashCode(code.tobytes()), **told)  # type: ignore[arg-type]  # By name.
