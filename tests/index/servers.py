@@ -211,9 +211,9 @@ class StandaloneServer(Server):
             credentials=credentials,
         )
 
-    def root(self) -> MilvusClient:
+    def root(self, database: str = "") -> MilvusClient:
         """Return a client of the administrator."""
-        return self._client("root", ROOT_PASSWORD if self._is_set_up else "Milvus")
+        return self._client("root", ROOT_PASSWORD if self._is_set_up else "Milvus", database)
 
     def start(self) -> None:
         """Start, or start again; the first time make the user and its role."""
@@ -242,11 +242,12 @@ class StandaloneServer(Server):
                 root.grant_privilege(USER, kind, privilege, "*")
             root.grant_role(USER, USER)
 
-    def _client(self, user: str, password: str) -> MilvusClient:
+    def _client(self, user: str, password: str, database: str) -> MilvusClient:
         return MilvusClient(
             f"https://127.0.0.1:{self.port}",
             user=user,
             password=password,
+            db_name=database,
             ca_pem_path=str(self.folder / "ca.pem"),
             client_pem_path=str(self.folder / "client.pem"),
             client_key_path=str(self.folder / "client.key"),
