@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stock import MODALITIES, memory_of
+from bench.stock import MODALITIES, grown, memory_of
 from dafh.deadline import Deadline
 from dafh.index.connection import Connection, DataType, MilvusClient
 from tests.index.servers import StandaloneServer
@@ -102,7 +102,7 @@ def floats_step(kind: str, rows: int) -> dict[str, Any]:
         "build": build,
         "fill_seconds": round(filled, 1),
         "build_seconds": round(built, 1),
-        "memory": {"resident": full.resident - empty.resident, "disk": full.disk - empty.disk},
+        "memory": grown(empty, full),
         "searches": searches,
         "chosen": enough[0],
     }

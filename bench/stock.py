@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +38,29 @@ _ROOT = "1.2.826.0.1.3680043.8.498."
 class Memory:
     """What a server takes."""
 
-    #: Resident set of its process, bytes.
-    resident: int
+    #: Memory of its process that no file backs, and that mapped files hold; bytes.
+    anonymous: int
+    mapped: int
     #: Of its folder on disk, bytes.
     disk: int
 
 
 def memory_of(pid: int, folder: Path) -> Memory:
     """Return what a server takes now."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    anonymous, mapped = (1024 * int(status[name].split()[0]) for name in ("RssAnon", "RssFile"))
     told = subprocess.run(["du", "-sb", folder], capture_output=True, text=True, check=True)  # noqa: S607 - any du
-    return Memory(1024 * int(kib), int(told.stdout.split()[0]))
+    return Memory(anonymous, mapped, int(told.stdout.split()[0]))
+
+
+def grown(empty: Memory, full: Memory) -> dict[str, int]:
+    """Return what a server took for what it was given, bytes."""
+    return {
+        field.name: getattr(full, field.name) - getattr(empty, field.name)
+        for field in fields(Memory)
+    }
 
 
 def columns(codes: NDArray[np.uint8], seed: int) -> dict[str, list[object]]:
@@ -94,12 +105,14 @@ def columns(codes: NDArray[np.uint8], seed: int) -> dict[str, list[object]]:
 
 def fill(connection: Connection, codes: NDArray[np.uint8], *, first: int = 0) -> None:
     """Put rows with these codes into the collection of `CODING`; no two fills may share `first`."""
-    name, fields = collection_name(CODING), fields_of(CODING)
+    name, stored = collection_name(CODING), fields_of(CODING)
+    # What is not loaded is not kept in memory a second time while it comes.
+    connection.call("releasing", Deadline.never(), "release_collection", name)
     for start in range(0, len(codes), BATCH):
         values = columns(codes[start : start + BATCH], (first + start) // BATCH)
         entities = [
             {"name": field.name, "type": FIELD_TYPES[field.kind], "values": values[field.name]}
-            for field in fields
+            for field in stored
         ]
         connection.run("stocking", Deadline.never(), _inserted(name, entities))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from dafh.errors import InvalidInput, Reason
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId, Coding
 from dafh.index.exact import ExactIndex
+from dafh.index.parquet import COLUMNS
 from dafh.index.port import Exclude, Query
 from dafh.index.schema import FIELDS, Kind, Source, check_cases, check_coding, metadata_sha256
 
 NewCoding = Callable[..., Coding]
 NewCase = Callable[..., Case]
+
+PAGE = Path(__file__).parents[2] / "docs" / "index-schema.md"
 
 
 def test_the_table_has_every_field_of_a_case() -> None:
@@ -143,3 +147,20 @@ def test_the_metadata_hash_leaves_out_code_and_ingest_time_only(
         other = new_case(new_coding(), 1, id=case.id)
         object.__setattr__(other, name, 7 if name == "frame" else "7")
         assert metadata_sha256(case) != metadata_sha256(other)
+
+
+def test_the_page_on_the_schema_is_the_table() -> None:
+    kinds = {
+        Kind.INTEGER: "INT64",
+        Kind.CODE: "BINARY_VECTOR(bits)",
+        Kind.CODE_WORD: "INT64",
+    }
+    lines = ["| field | Milvus type | required | in dumps | meaning |", "|---|---|---|---|---|"]
+    for field in FIELDS:
+        kind = kinds.get(field.kind, f"VARCHAR({field.max_bytes})")
+        dumped = "yes" if field.name in COLUMNS else "no"
+        required = "yes" if field.required else "no"
+        shared = " Only in collections that archives share." if field.shared_only else ""
+        lines.append(f"| `{field.name}` | {kind} | {required} | {dumped} | {field.about}{shared} |")
+    table = "\n".join(lines)
+    assert table in PAGE.read_text(), f"{PAGE.name} must hold:\n{table}"
