@@ -23,7 +23,7 @@ from dafh.errors import (
 from dafh.index import storage
 from dafh.index.archive import Archive
 from dafh.index.archives import Archives
-from dafh.index.capabilities import capabilities
+from dafh.index.capabilities import _KNOWN, capabilities
 from dafh.index.case import Case, Coding, CodingKey
 from dafh.index.collection import archive_prefix, collection_name
 from dafh.index.connection import Connection
@@ -270,7 +270,7 @@ def test_whoever_dies_between_two_steps_leaves_the_old_or_the_new_state(
     for calls in count():
         coding = new_coding(shared=shared)
         assert made(archives, coding, codings) == before
-        mortal = mortal_connection(lite)
+        mortal = mortal_connection(lite, lite_connection)
         try:
             with dying_after(calls, mortal):
                 apply(Archives(mortal, "default", shared=shared), coding)
@@ -285,10 +285,10 @@ def test_whoever_dies_between_two_steps_leaves_the_old_or_the_new_state(
     assert calls > 5
 
 
-def mortal_connection(server: Server) -> Connection:
+def mortal_connection(server: Server, like: Connection) -> Connection:
     connection = Connection(server.endpoint, soon())
-    # What it asks once is no step of a change.
-    capabilities(connection, soon())
+    # What it asks once is no step of a change, and another connection has asked it.
+    _KNOWN[connection] = capabilities(like, soon())
     return connection
 
 
@@ -308,7 +308,7 @@ def test_whoever_dies_while_switching_on_a_server_with_aliases_leaves_one_of_the
     both = made(archives, coding, 2)
     assert both is not None
     for calls in count():
-        mortal = mortal_connection(standalone)
+        mortal = mortal_connection(standalone, connection)
         live = archives.get(coding.archive, soon()).live
         (to,) = [one.key for one in codings if one != live]
         try:
@@ -334,7 +334,7 @@ def test_a_deleted_archive_that_is_made_again_is_empty(
         coding = new_coding()
         archives.create(coding, soon())
         MilvusIndex(lite_connection, coding).upsert([new_case(coding, 1)], soon())
-        mortal = mortal_connection(lite)
+        mortal = mortal_connection(lite, lite_connection)
         try:
             with dying_after(calls, mortal):
                 Archives(mortal, "default").delete(coding.archive, soon(), force=True)

@@ -31,7 +31,7 @@ NewCase = Callable[..., Case]
 Opened = Callable[[Endpoint, Coding], MilvusIndex]
 
 #: Enough rows that Milvus makes lists of them (rootCoord.minSegmentSizeToEnableIndex is 1024).
-ROWS = 3000
+ROWS = 1500
 CENTRES = 60
 
 

@@ -165,8 +165,13 @@ def test_nothing_is_wrong_missing_or_refused_while_an_archive_is_recoded_under_l
 
 
 def test_cases_without_pixels_are_listed_and_block_the_switch_unless_allowed(
-    connection: Connection, new_coding: NewCoding, new_case: NewCase
+    connection: Connection,
+    new_coding: NewCoding,
+    new_case: NewCase,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Nothing is under way that could be waited for.
+    monkeypatch.setattr(difference, "PATIENCE_S", 0.0)
     coding = new_coding()
     archives, other = two_codings(connection, coding)
     archive = LiveArchive(connection, "default", coding.archive)
