@@ -91,7 +91,7 @@ def cases_of(plan: Plan, part: Part, content: bytes) -> Iterator[Case]:
     if hashlib.sha256(content).hexdigest() != part.sha256:
         raise unreadable(f"{part.name} does not have the SHA-256 that the manifest tells")
     note, rows = _note(content)
-    if note.plan != plan or _part(note, rows, content) != part:
+    if (note.plan, plan.name(note.part), rows) != (plan, part.name, part.rows):
         raise unreadable(f"{part.name} belongs to another dump")
     last = ""
     try:
