@@ -43,8 +43,9 @@ def never_erased(_: Deadline) -> int:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few cases be several files."""
+    """Let a few cases be several files, and several writes."""
     monkeypatch.setattr(dumps, "PART_ROWS", 20)
+    monkeypatch.setattr(dumps, "BATCH", 10)
 
 
 @pytest.fixture
