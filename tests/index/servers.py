@@ -211,6 +211,14 @@ class StandaloneServer(Server):
             credentials=credentials,
         )
 
+    def configure(self, **settings: Mapping[str, Any]) -> None:
+        """Write over its configuration, section by section; it counts from the next start on."""
+        path = self.folder / "configs" / "milvus.yaml"
+        all_settings = json.loads(path.read_text())
+        for section, values in settings.items():
+            all_settings.setdefault(section, {}).update(values)
+        path.write_text(json.dumps(all_settings, indent=1))
+
     def root(self, database: str = "") -> MilvusClient:
         """Return a client of the administrator."""
         return self._client("root", ROOT_PASSWORD if self._is_set_up else "Milvus", database)
@@ -302,11 +310,10 @@ class StandaloneServer(Server):
                 for part, port in zip(self._PARTS, parts, strict=True)
             },
         }
-        for section, values in more.items():
-            settings.setdefault(section, {}).update(values)
         # JSON is YAML.
         configs = self.folder / "configs"
         (configs / "milvus.yaml").write_text(json.dumps(settings, indent=1))
+        self.configure(**more)
         (configs / "etcd.json").write_text(
             json.dumps(
                 {

@@ -7,16 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dafh.deadline import Deadline
-from dafh.errors import DeadlineExceeded, Unavailable
+from dafh.errors import DeadlineExceeded, Overloaded, Reason, Unavailable
 from dafh.index.case import Case, Coding
+from dafh.index.endpoint import Endpoint
 from dafh.index.exact import ExactIndex
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Exclude, Query
+from tests.index.conftest import TICK
+from tests.index.servers import StandaloneServer
 
 if TYPE_CHECKING:
     from tests.index.servers import Server
@@ -25,7 +29,7 @@ pytestmark = pytest.mark.stack
 
 NewCoding = Callable[..., Coding]
 NewCase = Callable[..., Case]
-Opened = Callable[[str, Coding], MilvusIndex]
+Opened = Callable[[Endpoint | str, Coding], MilvusIndex]
 
 #: How long after its deadline a call may still return.
 GRACE_S = 0.1
@@ -173,3 +177,34 @@ def test_a_call_underway_when_the_server_is_killed_ends_at_once(
     with within(1.5), pytest.raises(Unavailable):
         index.search(Query(case.code, 1), Deadline.after(30))
     killer.join()
+
+
+def test_a_server_that_has_too_much_to_do_is_overloaded_at_once(
+    tmp_path: Path, opened: Opened, new_coding: NewCoding, new_case: NewCase
+) -> None:
+    with StandaloneServer(tmp_path, **TICK) as server:
+        coding = new_coding()
+        index, case = opened(server.endpoint, coding), new_case(coding, 1)
+        index.upsert([case], Deadline.after(20))
+        server.kill()
+        # As it answers when its queues are full; pymilvus would try 75 times.
+        server.configure(quotaAndLimits={"enabled": True, "limitReading": {"forceDeny": True}})
+        server.start()
+        query, deadline = Query(case.code, 1), Deadline.after(30)
+        while True:
+            # It denies from a moment after its start.
+            try:
+                index.search(query, deadline)
+            except Unavailable:
+                time.sleep(0.1)
+            except Overloaded:
+                break
+        for call in (
+            lambda: index.search(query, Deadline.after(20)),
+            lambda: index.get([case.id], Deadline.after(20)),
+            lambda: index.upsert([new_case(coding, 2)], Deadline.after(20)),
+        ):
+            with within(1), pytest.raises(Overloaded) as refusal:
+                call()
+            assert refusal.value.reason is Reason.OVERLOADED
+            assert refusal.value.waiting_helps
