@@ -22,6 +22,7 @@ from dafh.index.archive import require_same
 from dafh.index.case import Case, Coding, case_id
 from dafh.index.live import Arrival, CaseWriter
 from dafh.index.manifest import (
+    COLUMNS,
     MANIFEST,
     PLAN,
     Digest,
@@ -54,9 +55,15 @@ def dump(
     erasures: Erasures,
     deadline: Deadline,
     *,
+    columns: tuple[str, ...] = COLUMNS,
     progress: Progress = lambda _done, _all: None,
 ) -> Manifest:
     """Write all cases of a coding into a store, or go on with a dump of it that was cut off.
+
+    Parameters
+    ----------
+    columns
+        Of `COLUMNS`; with fewer than all it is an export that cannot be loaded again.
 
     Raises
     ------
@@ -68,7 +75,7 @@ def dump(
     if MANIFEST in store.names():
         raise _exists("a complete dump")
     for _ in range(_ROUNDS):
-        plan = begin(index, store, erasures, deadline)
+        plan = begin(index, store, erasures, deadline, columns=columns)
         done = []
         for number in range(plan.parts):
             done.append(write_part(index, store, plan, number, deadline))
@@ -82,7 +89,14 @@ def dump(
     )
 
 
-def begin(index: CaseIndex, store: Store, erasures: Erasures, deadline: Deadline) -> Plan:
+def begin(
+    index: CaseIndex,
+    store: Store,
+    erasures: Erasures,
+    deadline: Deadline,
+    *,
+    columns: tuple[str, ...] = COLUMNS,
+) -> Plan:
     """Return the plan of a dump: that of one that was cut off, where no case was erased since.
 
     It is kept in the store, so that several programs can share the work.
@@ -95,7 +109,7 @@ def begin(index: CaseIndex, store: Store, erasures: Erasures, deadline: Deadline
     coding, count = index.coding, erasures(deadline)
     if PLAN in store.names():
         former = read_plan(store)
-        if former.coding != replace(coding, shared=False):
+        if (former.coding, former.columns) != (replace(coding, shared=False), columns):
             raise _exists("a dump of something else that was cut off")
         if former.erasures == count:
             return former
@@ -107,6 +121,7 @@ def begin(index: CaseIndex, store: Store, erasures: Erasures, deadline: Deadline
         model_version=coding.model_version,
         bits=coding.bits,
         key_id=coding.key_id,
+        columns=columns,
         parts=max(1, math.ceil(index.count(deadline) / PART_ROWS)),
         began=time.time_ns() // 1000,
         erasures=count,
@@ -152,6 +167,7 @@ def cases(store: Store, manifest: Manifest) -> Iterator[Case]:
     InvalidInput
         A file is missing, damaged, or not of this dump.
     """
+    _require_whole(manifest)
     for part in manifest.parts:
         digest = Digest()
         for case in parquet.cases_of(manifest.plan, part, store.read(part.name)):
@@ -206,9 +222,12 @@ def require_loadable(manifest: Manifest, coding: Coding) -> None:
 
     Raises
     ------
+    InvalidInput
+        It is an export that lacks columns.
     FailedPrecondition
         It is of another model, code length, tenant or patient key.
     """
+    _require_whole(manifest)
     if manifest.plan.tenant != coding.tenant:
         raise FailedPrecondition(
             Reason.PATIENT_KEY_MISMATCH,
@@ -217,6 +236,11 @@ def require_loadable(manifest: Manifest, coding: Coding) -> None:
             subject="tenant",
         )
     require_same(coding, manifest.plan.coding)
+
+
+def _require_whole(manifest: Manifest) -> None:
+    if manifest.plan.columns != COLUMNS:
+        raise unreadable("it is an export that lacks columns")
 
 
 def _renamed(case: Case, coding: Coding) -> Case:

@@ -15,10 +15,17 @@ from pydantic import ValidationError
 from dafh.errors import InvalidInput, Misconfigured, Reason
 from dafh.index.case import Case, Coding
 from dafh.index.record import Strict
-from dafh.index.schema import check_coding, metadata_sha256
+from dafh.index.schema import FIELDS, Kind, Source, check_coding, metadata_sha256
 
 # Readers of Parquet folders pass over names that begin so.
 MANIFEST = "_manifest.json"
+#: Names of the columns of a whole dump, in order.
+COLUMNS = tuple(
+    field.name
+    for field in FIELDS
+    if field.source is Source.CASE and field.kind is not Kind.CODE_WORD
+)
+
 #: The plan of a dump that is not finished.
 PLAN = "_plan.json"
 
@@ -57,6 +64,8 @@ class Plan(Strict):
     model_version: int
     bits: int
     key_id: str
+    #: Columns of the files, of `COLUMNS`; only what has all of them can be loaded again.
+    columns: tuple[str, ...]
     #: Files; each holds an equal range of primary keys, which are hashes and so evenly spread.
     parts: int
     #: T0, microseconds since the epoch: every case that was acknowledged before it and not touched

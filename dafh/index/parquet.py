@@ -20,17 +20,10 @@ from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId
 from dafh.index.manifest import Digest, Part, Plan, unreadable
 from dafh.index.record import Strict
-from dafh.index.schema import FIELDS, Kind, Source
+from dafh.index.schema import BY_NAME, Kind
 
 #: Rows that are turned into columns at a time.
 _BATCH = 8_192
-
-#: Names of the columns, in order.
-COLUMNS = tuple(
-    field.name
-    for field in FIELDS
-    if field.source is Source.CASE and field.kind is not Kind.CODE_WORD
-)
 
 _KEY = b"dafh"
 
@@ -52,12 +45,12 @@ def written(plan: Plan, number: int, cases: Iterable[Case]) -> tuple[Part, bytes
     cases
         In order of primary key.
     """
-    schema, digest = _schema(plan.bits), Digest()
+    schema, digest = _schema(plan), Digest()
     stream, batches = iter(cases), []
     while batch := list(islice(stream, _BATCH)):
         for case in batch:
             digest.add(case)
-        columns = {name: _column(name, batch) for name in COLUMNS}
+        columns = {name: _column(name, batch) for name in plan.columns}
         batches.append(pa.record_batch(columns, schema=schema))
     note = _Note(plan=plan, part=number, cases=digest.hex())
     table = pa.Table.from_batches(batches, schema).replace_schema_metadata(
@@ -96,7 +89,7 @@ def cases_of(plan: Plan, part: Part, content: bytes) -> Iterator[Case]:
     last = ""
     try:
         for batch in pq.ParquetFile(pa.BufferReader(content)).iter_batches(_BATCH):
-            if batch.schema.remove_metadata() != _schema(plan.bits):
+            if batch.schema.remove_metadata() != _schema(plan):
                 raise unreadable(f"{part.name} has other columns")
             for row in batch.to_pylist():
                 if row["id"] <= last:
@@ -126,14 +119,15 @@ def _part(note: _Note, rows: int, content: bytes) -> Part:
     return Part(name=name, rows=rows, sha256=sha256, cases=note.cases)
 
 
-def _schema(bits: int) -> pa.Schema:
+def _schema(plan: Plan) -> pa.Schema:
     kinds = {
         Kind.TEXT: pa.string(),
         Kind.INTEGER: pa.int64(),
-        Kind.CODE: pa.binary(bits // 8),
+        Kind.CODE: pa.binary(plan.bits // 8),
     }
-    fields = {field.name: field for field in FIELDS}
-    return pa.schema([pa.field(name, kinds[fields[name].kind], nullable=False) for name in COLUMNS])
+    return pa.schema(
+        [pa.field(name, kinds[BY_NAME[name].kind], nullable=False) for name in plan.columns]
+    )
 
 
 def _column(name: str, cases: Sequence[Case]) -> list[object]:

@@ -24,9 +24,8 @@ from dafh.index.endpoint import Endpoint
 from dafh.index.erasure import Cases, Eraser
 from dafh.index.exact import ExactIndex
 from dafh.index.live import OneCoding
-from dafh.index.manifest import MANIFEST, PLAN, Digest, Folder, Plan, read_manifest
+from dafh.index.manifest import COLUMNS, MANIFEST, PLAN, Digest, Folder, Plan, read_manifest
 from dafh.index.milvus import MilvusIndex
-from dafh.index.parquet import COLUMNS
 from dafh.index.port import CaseIndex, Outcome, Query
 from dafh.index.progress import ErasureCount
 from tests.index.models import soon
@@ -124,7 +123,7 @@ def test_the_digest_tells_every_difference_but_that_of_time(
 def test_the_files_share_all_primary_keys_out(parts: int, stocked: ExactIndex) -> None:
     plan = Plan(
         layout=1, tenant="t", archive="a", model_hash="ab", model_version=1, bits=64, key_id="k",
-        parts=parts, began=0, erasures=0,
+        columns=COLUMNS, parts=parts, began=0, erasures=0,
     )  # fmt: skip
     ranges = [plan.range(number) for number in range(parts)]
     assert (ranges[0][0], ranges[-1][1]) == ("", None)
@@ -352,3 +351,22 @@ def test_a_full_disk_is_said_in_a_sentence(
         dump(stocked, folder, never_erased, soon())
     assert refusal.value.reason is Reason.DISK_FULL
     assert MANIFEST not in folder.names()
+
+
+def test_an_export_of_some_columns_has_these_only_and_is_not_loaded(
+    stocked: ExactIndex, folder: Folder
+) -> None:
+    columns = ("id", "sop_instance_uid", "frame", "code", "label")
+    made = dump(stocked, folder, never_erased, soon(), columns=columns)
+    table = pq.read_table(folder.path)
+    assert tuple(table.column_names) == columns
+    assert table["id"].to_pylist() == [case.id for case in stocked.scan(soon())]
+    target = ExactIndex(stocked.coding)
+    for read in (
+        lambda: load(folder, OneCoding(target), target.coding, soon()),
+        lambda: next(cases(folder, made)),
+    ):
+        with pytest.raises(InvalidInput, match="export"):
+            read()
+    # It is the same archive, and says so.
+    assert made.cases == dump(stocked, Folder(folder.path / "x"), never_erased, soon()).cases

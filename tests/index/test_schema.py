@@ -15,7 +15,7 @@ from dafh.errors import InvalidInput, Reason
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId, Coding
 from dafh.index.exact import ExactIndex
-from dafh.index.parquet import COLUMNS
+from dafh.index.manifest import COLUMNS
 from dafh.index.port import Exclude, Query
 from dafh.index.schema import FIELDS, Kind, Source, check_cases, check_coding, metadata_sha256
 
