@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from bench import codes as kinds
 from bench.environment import environment
+from bench.floats import floats_step
+from bench.index_page import report, write_page
 from bench.stock import CODING, cases, fill, grown, memory_of
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
@@ -328,8 +330,6 @@ def growth_step(rows: int) -> dict[str, Any]:
 
 def steps() -> dict[str, Callable[[], dict[str, Any]]]:
     """Return all steps of the full measurement by name."""
-    from bench.floats import floats_step
-
     million = 1_000_000
     made: dict[str, Callable[[], dict[str, Any]]] = {
         f"search-{server}-{kind}": partial(search_step, server, kind, million)
@@ -359,7 +359,8 @@ def small(rows: int) -> None:
     """Measure small archives, and print what was found."""
     kind = "real" if kinds.CORPUS.is_dir() else "uniform"
     found = [search_step(server, kind, rows) for server in SERVERS]
-    sys.stdout.write(json.dumps(environment() | {"results": found}, indent=1) + "\n")
+    told = environment()
+    sys.stdout.write(report([told | one for one in found]) + "\n")
 
 
 def main() -> None:
@@ -373,8 +374,6 @@ def main() -> None:
     if arguments.full:
         full(arguments.step)
     if arguments.full or arguments.page:
-        from bench.index_page import write_page
-
         write_page()
     else:
         small(arguments.rows)

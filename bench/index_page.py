@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,16 @@ def write_page(kept: Path = KEPT, page: Path = PAGE) -> None:
         key=lambda one: int(one["rows"]),
     )
     floats = [one for name, one in results.items() if name.startswith("floats-")]
-    parts = [_head(list(results.values())), _searches(searches), _memory(searches, floats)]
+    parts = [_head(list(results.values())), report(searches, floats)]
     if len(growth) > 1:
         _plot(growth, kept / "growth.svg")
         parts.append(_growth(growth))
     page.write_text("\n\n".join(parts) + "\n")
+
+
+def report(searches: list[Result], floats: Sequence[Result] = ()) -> str:
+    """Return the tables of searches, memory and writes."""
+    return "\n\n".join([_searches(searches), _memory(searches, floats)])
 
 
 def table(head: tuple[str, ...], *rows: tuple[object, ...]) -> str:
@@ -112,7 +118,7 @@ def _lists(index: Result) -> str:
     return f"{index['nprobe']} of {index['nlist']} lists"
 
 
-def _memory(searches: list[Result], floats: list[Result]) -> str:
+def _memory(searches: list[Result], floats: Sequence[Result]) -> str:
     def per_million(one: Result, what: str) -> str:
         return f"{one['memory'][what] / one['rows']:.0f}"
 

@@ -59,7 +59,7 @@ def stocked(new_coding: NewCoding, new_case: NewCase) -> ExactIndex:
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", [BITS[0], BITS[-1]])
 def test_a_dump_is_the_same_from_every_adapter_and_goes_into_every_other(
     lite: LiteServer,
     standalone: StandaloneServer,

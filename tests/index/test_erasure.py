@@ -26,6 +26,9 @@ pytestmark = pytest.mark.stack
 NewCoding = Callable[..., Coding]
 NewCase = Callable[..., Case]
 
+#: What does not depend on the server.
+ON_LITE = pytest.mark.parametrize("server", ["lite"], indirect=True)
+
 
 @pytest.fixture(scope="module")
 def connection(server: Server) -> Iterator[Connection]:
@@ -56,44 +59,49 @@ def eraser(connection: Connection, coding: Coding) -> Eraser:
     return Eraser(connection, coding.tenant, coding.archive)
 
 
-@pytest.mark.parametrize("by", ["cases", "study", "patient"])
 def test_erased_cases_are_nowhere_and_the_others_are_where_they_were(
-    connection: Connection, codings: tuple[Coding, Coding], kept: list[Case], by: str
+    connection: Connection, codings: tuple[Coding, Coding], kept: list[Case]
 ) -> None:
-    one = kept[17]
-    selections: dict[str, tuple[Selection, Callable[[Case], bool]]] = {
-        "cases": (
-            Cases((one.id, kept[3].id, one.id, CaseId("f" * 32), CaseId('x"] or id in ["'))),
+    one, study, patient = kept[0], kept[20], kept[40]
+    strange = (CaseId("f" * 32), CaseId('x"] or id in ["'))
+    selections: list[tuple[Selection, Callable[[Case], bool], int]] = [
+        (
+            Cases((one.id, kept[3].id, one.id, *strange)),
             lambda case: case.id in {one.id, kept[3].id},
+            2,
         ),
-        "study": (
-            Study(one.study_instance_uid),
-            lambda case: case.study_instance_uid == one.study_instance_uid,
+        (
+            Study(study.study_instance_uid),
+            lambda case: case.study_instance_uid == study.study_instance_uid,
+            8,
         ),
-        "patient": (
-            Patient(one.patient_key, codings[0].key_id),
-            lambda case: case.patient_key == one.patient_key,
+        (
+            Patient(patient.patient_key, codings[0].key_id),
+            lambda case: case.patient_key == patient.patient_key,
+            16,
         ),
-    }
-    selection, selected = selections[by]
-    gone = {case.id for case in kept if selected(case)}
-    assert len(gone) == {"cases": 2, "study": 8, "patient": 16}[by]
-    assert eraser(connection, codings[0]).count(selection, soon()) == len(gone)
-    assert eraser(connection, codings[0]).erase(selection, soon()) == len(gone)
-    left = sorted(case.id for case in kept if case.id not in gone)
-    for coding in codings:
-        index = MilvusIndex(connection, coding)
-        assert [case.id for case in index.scan(soon())] == left
-        assert index.get(list(gone), soon()) == {}
-        assert index.count(soon()) == len(left)
-        for case in kept:
-            if case.id in gone:
+    ]
+    left = list(kept)
+    for selection, selected, count in selections:
+        gone = [case for case in left if selected(case)]
+        assert len(gone) == count
+        assert eraser(connection, codings[0]).count(selection, soon()) == count
+        assert eraser(connection, codings[0]).erase(selection, soon()) == count
+        left = [case for case in left if not selected(case)]
+        for coding in codings:
+            index = MilvusIndex(connection, coding)
+            ids = sorted(case.id for case in left)
+            assert [case.id for case in index.scan(soon())] == ids
+            assert index.get([case.id for case in gone], soon()) == {}
+            assert index.count(soon()) == len(ids)
+            for case in gone:
                 hits = index.search(Query(code_by(coding.model_hash, case), 100), soon()).hits
-                assert sorted(hit.case.id for hit in hits) == left
-    # Once more there is nothing to do.
-    assert eraser(connection, codings[0]).erase(selection, soon()) == 0
+                assert sorted(hit.case.id for hit in hits) == ids
+        # Once more there is nothing to do.
+        assert eraser(connection, codings[0]).erase(selection, soon()) == 0
 
 
+@ON_LITE
 def test_an_erasure_is_counted_when_it_begins_and_when_it_ends(
     connection: Connection, codings: tuple[Coding, Coding], kept: list[Case]
 ) -> None:
@@ -114,6 +122,7 @@ IMPOSSIBLE: list[tuple[Selection, type[DafhError]]] = [
 ]
 
 
+@ON_LITE
 def test_what_cannot_be_selected_erases_nothing(
     connection: Connection, codings: tuple[Coding, Coding], kept: list[Case]
 ) -> None:
@@ -130,6 +139,7 @@ def test_an_archive_that_is_not_there_has_nothing_to_erase(connection: Connectio
     assert refusal.value.reason is Reason.ARCHIVE_NOT_FOUND
 
 
+@ON_LITE
 def test_cases_of_unknown_patients_are_no_patient_s(
     connection: Connection, codings: tuple[Coding, Coding], kept: list[Case]
 ) -> None:
