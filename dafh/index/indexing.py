@@ -107,8 +107,8 @@ class Indexing:
         self._connection = connection
         self._coding = coding
         self._collection = collection_name(coding)
-        #: Until when it is closed by this object, seconds since the epoch.
-        self._closed_until = 0.0
+        #: Until when it is closed by this object, seconds since the epoch, to make which index.
+        self._closed_until, self._making = 0.0, EXACT
 
     def read(self, deadline: Deadline) -> Index | None:
         """Return the index that the collection has, ``None`` where it has none.
@@ -200,6 +200,7 @@ class Indexing:
             self._search([code], index, NEAREST, deadline, output_fields=FULL)
 
     def _replace(self, index: Index, deadline: Deadline) -> None:
+        self._making = index
         self._close(deadline)
         closed = time.monotonic()
         # Whoever has not read of it yet still asks.
@@ -213,7 +214,8 @@ class Indexing:
 
     def _close(self, deadline: Deadline) -> None:
         self._closed_until = time.time() + LEASE_S
-        properties = {_CLOSED: str(self._closed_until)}
+        # Whoever dies before it is measured leaves one of which all is read.
+        properties = {_CLOSED: str(self._closed_until), _NPROBE: str(self._making.nlist)}
         self._call(deadline, "alter_collection_properties", properties)
 
     def _create(self, index: Index, deadline: Deadline) -> None:

@@ -58,3 +58,18 @@ def dying_after(calls: int, connection: Connection) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "run", counted)
         yield
+
+
+@contextmanager
+def dying_at(name: str, connection: Connection) -> Iterator[None]:
+    """Let a connection's program die before the first call of a method of pymilvus's client."""
+    call = connection.call
+
+    def watched(stage: str, deadline: Deadline, called: str, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as call
+        if called == name:
+            raise Died
+        return call(stage, deadline, called, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "call", watched)
+        yield

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.errors import DafhError, FailedPrecondition, Reason, Unavailable
+from dafh.index import indexing
+from dafh.index.capabilities import capabilities
 from dafh.index.case import Case, Coding
 from dafh.index.collection import collection_name
 from dafh.index.connection import Connection
@@ -24,6 +26,7 @@ from dafh.index.exact import ExactIndex
 from dafh.index.indexing import EXACT, FLAT_ROWS, FRESH_S, Index, Indexing, choose, recall
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Found, Outcome, Query
+from tests.index.models import Died, dying_at
 from tests.index.servers import LiteServer, StandaloneServer
 
 NewCoding = Callable[..., Coding]
@@ -167,6 +170,37 @@ def test_a_search_while_the_index_is_made_again_is_right_or_unavailable(
     assert all(answer.approximate or answer == true for answer in answers)
     # By now nobody believes in the former index any more.
     assert answers[-1] == true
+
+
+@pytest.mark.stack
+@pytest.mark.long
+def test_whoever_dies_while_an_index_is_made_leaves_an_archive_that_answers_right(
+    archive: tuple[MilvusIndex, ExactIndex, list[Case]],
+    index_of: Callable[[MilvusIndex], Indexing],
+    standalone: StandaloneServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(indexing, "LEASE_S", 5.0)
+    index, exact, _ = archive
+    # The number of lists that a former one was measured to need.
+    index_of(index).fit(soon(), Index(128, 1))
+    index_of(index).fit(soon(), EXACT)
+    query, stages = Query(clustered(70_000), 200), []
+    for stage in ("create_index", "search"):
+        with closing(Connection(standalone.endpoint, soon())) as mortal:
+            capabilities(mortal, soon())
+            with dying_at(stage, mortal), pytest.raises(Died):
+                Indexing(mortal, index.coding).fit(soon(), Index(128, 128))
+        with pytest.raises(Unavailable):
+            index_of(index).read(soon())
+        threading.Event().wait(indexing.LEASE_S)
+        with closing(MilvusIndex.open(standalone.endpoint, index.coding, soon())) as opened:
+            assert opened.search(query, soon()) == exact.search(query, soon())
+        made = index_of(index).read(soon())
+        assert made is not None
+        stages.append(made.nlist)
+    # The last one died when all but the measurement was done.
+    assert stages == [0, 128]
 
 
 @pytest.mark.stack
