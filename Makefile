@@ -20,9 +20,7 @@ DESCRIPTORS := out/dafh.binpb
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long bench lint fuzz protos clean
-.PHONY: help setup setup-serving demo test test-long lint fuzz protos gpu-check clean
-.PHONY: help setup setup-serving demo test test-long bench bench-full lint fuzz protos clean
+.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full lint protos gpu-check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,13 +42,13 @@ fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings a
 	$(PIP) --quiet --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --duration $(DURATION)
 
-bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure; the pages in docs/performance are written anew.
+bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure; imaging on a full scale, the index on a small one.
 	$(BIN)/python -m bench.imaging
-
-bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure on a small scale.
 	$(BIN)/python -m bench.index
+
 bench-full: $(EVERYTHING) $(STANDALONE)/.complete ## Measure what is not kept in docs/performance yet; may be cut off.
 	$(BIN)/python -m bench.index --full
+
 lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contract.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
