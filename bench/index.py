@@ -374,7 +374,7 @@ def main() -> None:
     if arguments.full:
         full(arguments.step)
     if arguments.full or arguments.page:
-        write_page()
+        write_page(list(steps()))
     else:
         small(arguments.rows)
 
