@@ -20,7 +20,7 @@ DESCRIPTORS := out/dafh.binpb
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full lint protos gpu-check clean
+.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full lint protos gpu-check docs clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +59,14 @@ lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contrac
 	$(BIN)/python protos/generate.py --descriptors $(DESCRIPTORS)
 	$(BIN)/buf format protos --diff --exit-code
 	$(BIN)/buf lint $(DESCRIPTORS) --config protos/buf.yaml
+	$(BIN)/buf breaking $(DESCRIPTORS) --against protos/baseline.binpb --config protos/buf.yaml --exclude-imports
 
 protos: $(EVERYTHING) ## Generate dafh/v1 from the contract.
 	$(BIN)/python protos/generate.py
+
+docs: $(EVERYTHING) ## Make the pages of docs/ that are made of the contract and of tables.
+	$(BIN)/python protos/generate.py --descriptors $(DESCRIPTORS)
+	$(BIN)/python -m dafh_gateway.reference $(DESCRIPTORS) docs
 
 gpu-check: $(EVERYTHING) ## Measure the network on this machine's GPU; says so where there is none.
 	$(BIN)/python -m dafh_export.gpu_check --out out/gpu-check

@@ -31,7 +31,9 @@ class Reason(StrEnum):
     UID_INVALID = "UID_INVALID"
     # The request.
     ARGUMENT_INVALID = "ARGUMENT_INVALID"
-    NOT_YET_IMPLEMENTED = "NOT_YET_IMPLEMENTED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    METHOD_UNKNOWN = "METHOD_UNKNOWN"
     # What is stored.
     ARCHIVE_NOT_FOUND = "ARCHIVE_NOT_FOUND"
     ARCHIVE_EXISTS = "ARCHIVE_EXISTS"
@@ -115,6 +117,14 @@ class InvalidInput(DafhError):
     """The caller sent something that can never work; they must change it."""
 
 
+class Unauthenticated(DafhError):
+    """The caller did not prove who they are."""
+
+
+class Denied(DafhError):
+    """The caller may not do this; an administrator must let them."""
+
+
 class NotFound(DafhError):
     """The caller named something that does not exist for them."""
 
@@ -132,7 +142,7 @@ class FailedPrecondition(DafhError):
 
 
 class Unsupported(DafhError):
-    """Part of the contract, but not served by this version."""
+    """Part of a contract of another version."""
 
 
 class Misconfigured(DafhError):

@@ -1,7 +1,8 @@
 """Generate `dafh/v1` and the descriptors from the contract, or say that they are stale.
 
-Run as ``python protos/generate.py``, with ``--check`` to write nothing into the tree, or with
-``--descriptors FILE`` for what buf reads.
+Run as ``python protos/generate.py``, with ``--check`` to write nothing into the tree, with
+``--descriptors FILE`` for what buf reads, or with ``--baseline`` to declare the contract as it is
+now the one that later ones may not break: after a release, never to make a check pass.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 PROTOS = Path(__file__).resolve().parent
 CHECKOUT = PROTOS.parent
 PACKAGE = Path("dafh") / "v1"
+#: The contract that later ones may not break.
+BASELINE = PROTOS / "baseline.binpb"
 
 
 def main() -> int:
@@ -24,7 +27,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say whether dafh/v1 is fresh")
     parser.add_argument("--descriptors", type=Path, help="write the descriptors here instead")
+    parser.add_argument("--baseline", action="store_true", help="write protos/baseline.binpb")
     arguments = parser.parse_args()
+    if arguments.baseline:
+        # Without comments, which may change.
+        protoc(["--include_imports", f"--descriptor_set_out={BASELINE}"], "*.proto")
+        return 0
     if arguments.descriptors is not None:
         write_descriptors(arguments.descriptors)
         return 0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.encoding.port import Encoder
+from dafh.errors import FailedPrecondition
 from dafh.imaging.image import Image
-from dafh.index.case import Case, CaseId, Coding, case_id
+from dafh.index.case import Case, CaseId, Coding, CodingKey, case_id
+from dafh.index.live import Arrival, CaseWriter, OneCoding
 from dafh.index.port import CaseIndex, Outcome
 
 
@@ -34,41 +37,75 @@ class Ingested:
 
 
 class Ingester:
-    """Encodes and stores items.
+    """Encodes items with every model that codes an archive, and stores them.
 
     Parameters
     ----------
-    encoder
-        Encoder of the model version that the coding is bound to.
-    index
-        The coding.
+    encoder_of
+        Returns the encoder of the model that makes a coding's codes; raises `FailedPrecondition`
+        where that model is not loaded.
+    writer
+        The archive.
     """
 
-    def __init__(self, encoder: Encoder, index: CaseIndex) -> None:
+    def __init__(
+        self, encoder_of: Callable[[Coding, Deadline], Encoder], writer: CaseWriter
+    ) -> None:
+        self._encoder_of = encoder_of
+        self._writer = writer
+
+    @classmethod
+    def alone(cls, encoder: Encoder, index: CaseIndex) -> Self:
+        """Return one that writes into a coding that stands alone, with one encoder.
+
+        Raises
+        ------
+        FailedPrecondition
+            Another model makes the coding's codes.
+        """
         index.coding.require_model(encoder.model.hash)
-        self._encoder = encoder
-        self._index = index
+        return cls(lambda _coding, _deadline: encoder, OneCoding(index))
 
     def ingest(self, items: Sequence[Item], deadline: Deadline) -> list[Ingested]:
         """Store a batch; on return what was stored is searchable.
 
         Raises
         ------
+        FailedPrecondition
+            The model of the live coding is not loaded.
         DafhError
-            The encoder or the index failed; nothing can be said of the batch, send it again.
+            An encoder or the index failed; nothing can be said of the batch, send it again.
         """
         if not items:
             return []
-        coding = self._index.coding
-        coding.require_model(self._encoder.model.hash)
-        encoded = self._encoder.encode(np.stack([item.image.pixels for item in items]), deadline)
+        live, *others = self._writer.codings(deadline)
+        codes = {live.key: self._codes(live, items, deadline)}
+        for coding in others:
+            try:
+                codes[coding.key] = self._codes(coding, items, deadline)
+            except FailedPrecondition:
+                # It gets these cases when it is filled; a switch to it would say that they lack.
+                continue
         now = time.time_ns() // 1000
-        cases = [
-            _case(item, HashCode.of(output), coding, now)
-            for item, output in zip(items, encoded.hashes[coding.bits], strict=True)
+        arrivals = [
+            Arrival(_case(item, codes[live.key][place], live, now), _at(codes, place))
+            for place, item in enumerate(items)
         ]
-        outcomes = self._index.upsert(cases, deadline)
-        return [Ingested(case.id, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
+        outcomes = self._writer.write(arrivals, deadline)
+        return [
+            Ingested(arrival.case.id, outcome)
+            for arrival, outcome in zip(arrivals, outcomes, strict=True)
+        ]
+
+    def _codes(self, coding: Coding, items: Sequence[Item], deadline: Deadline) -> list[HashCode]:
+        encoder = self._encoder_of(coding, deadline)
+        coding.require_model(encoder.model.hash)
+        encoded = encoder.encode(np.stack([item.image.pixels for item in items]), deadline)
+        return [HashCode.of(output) for output in encoded.hashes[coding.bits]]
+
+
+def _at(codes: dict[CodingKey, list[HashCode]], place: int) -> dict[CodingKey, HashCode]:
+    return {key: made[place] for key, made in codes.items()}
 
 
 def _case(item: Item, code: HashCode, coding: Coding, now: int) -> Case:

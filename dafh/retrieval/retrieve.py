@@ -72,13 +72,19 @@ class Reading:
 class Answer:
     """Hits with the probability that each is relevant, and what is known of the query."""
 
-    code: HashCode
+    #: What was asked of the index.
+    query: Query
     model: ModelVersion
     found: Found
     #: One per hit; ``None`` where the case has no label or the model no fitted curve.
     probabilities: tuple[float | None, ...]
     #: ``None`` where the query was not an image.
     reading: Reading | None = None
+
+    @property
+    def code(self) -> HashCode:
+        """The code that was searched for."""
+        return self.query.code
 
 
 class Retriever:
@@ -110,7 +116,13 @@ class Retriever:
         deadline.remaining("decoding")
         image = decode(model)
         encoded = self._encoder.encode(image.pixels[None], deadline)
-        reading = read(image, encoded, 0, self._index.coding.bits, model)
+        return self.by_encoded(image, encoded, options, deadline)
+
+    def by_encoded(
+        self, image: Image, encoded: Encoded, options: Options, deadline: Deadline
+    ) -> Answer:
+        """Answer for an image that the encoder has encoded already, alone in its batch."""
+        reading = read(image, encoded, 0, self._index.coding.bits, self._encoder.model)
         exclude = Exclude()
         if not options.include_same_patient:
             metadata = image.metadata
@@ -124,7 +136,11 @@ class Retriever:
         """Answer for a case that is already in the archive ("more like this")."""
         stored = self._index.get([case], deadline).get(case)
         if stored is None:
-            raise NotFound(Reason.CASE_NOT_FOUND, "There is no such case in the archive.")
+            raise NotFound(
+                Reason.CASE_NOT_FOUND,
+                "There is no such case in the archive.",
+                subject="query.case",
+            )
         exclude = Exclude()
         if not options.include_same_patient:
             exclude = Exclude(
@@ -138,9 +154,16 @@ class Retriever:
         hash_output: NDArray[np.float32] | None,
         options: Options,
         deadline: Deadline,
+        exclude: Exclude = Exclude(),  # noqa: B008 - frozen
     ) -> Answer:
-        """Answer for a code made elsewhere by the same model."""
-        return self._answer(code, hash_output, Exclude(), options, deadline, None)
+        """Answer for a code made before by the same model.
+
+        Parameters
+        ----------
+        exclude
+            What may not answer, where more is known of the query than its code.
+        """
+        return self._answer(code, hash_output, exclude, options, deadline, None)
 
     def _answer(
         self,
@@ -166,7 +189,7 @@ class Retriever:
         )
         found = self._index.search(query, deadline)
         probabilities = tuple(relevance(model, code.bits, hit) for hit in found.hits)
-        return Answer(code, model, found, probabilities, reading)
+        return Answer(query, model, found, probabilities, reading)
 
 
 def read(image: Image, encoded: Encoded, row: int, bits: int, model: ModelVersion) -> Reading:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 #: What the logging module itself puts on a record; everything else was given as ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+#: Id of the request that is being worked on; "" where none is.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger, message and the ``extra`` fields.
+    """Writes time, level, logger, message, request id and the ``extra`` fields.
 
     An exception is written as its type and place only: its text may quote input.
     """
@@ -25,6 +29,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request_id := REQUEST_ID.get():
+            line["request_id"] = request_id
         line.update({key: value for key, value in vars(record).items() if key not in _OWN})
         if record.exc_info and record.exc_info[0]:
             line["exception"] = record.exc_info[0].__name__

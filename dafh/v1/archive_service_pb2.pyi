@@ -38,7 +38,9 @@ class IndexCasesRequest(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     CANCER_TYPE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
-    """The archive, `archives/{archive}`. Required in the first message; later it is empty or the same."""
+    """The archive, `archives/{archive}`. Required in the first message, for nothing is written where
+    nobody said; later it is empty or the same. `archives/default` is made where there is none.
+    """
     request_id: _builtins.str
     """The caller's own name for this image, repeated in its result. Put nothing of the patient into
     it. At most 128 bytes.

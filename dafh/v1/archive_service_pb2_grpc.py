@@ -38,6 +38,20 @@ class ArchiveServiceStub:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     def __init__(self, channel):
@@ -103,12 +117,26 @@ class ArchiveServiceServicer:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     def IndexCases(self, request_iterator, context):
         """Indexes images as they come, and answers each with its own result. A case whose result has come
-        is found by queries and survives a crash. Results may come in another order than the images;
-        the service reads no further while it is busy, so that a caller is slowed, not refused.
+        is found by queries and survives a crash. Results come in the order of the images; the service reads
+        no further while it is busy, so that a caller is slowed, not refused.
 
         Possible errors that end the stream:
 
@@ -117,10 +145,6 @@ class ArchiveServiceServicer:
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED, PATIENT_KEY_MISMATCH): the model that codes the archive
         is not served, or the archive was made with another patient key.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; what has no result is to be
-        sent again.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
 
         Possible errors of one image, in `error` of its result:
 
@@ -131,11 +155,6 @@ class ArchiveServiceServicer:
         * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
         long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-        has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,12 +169,6 @@ class ArchiveServiceServicer:
         `archives/{archive}/cases/{case}`, or `view` and `read_mask` are both given.
         * NOT_FOUND (ARCHIVE_NOT_FOUND, CASE_NOT_FOUND): there is no such archive, or no such case in it.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve `read_mask`.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -168,15 +181,9 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list cases.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used, or `page_token` belongs to another
         request.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,16 +195,10 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete cases.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): nothing is selected, or a name is not of this archive.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive. Cases that do not exist are no error.
         * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key, so
         that a patient cannot be recognised in it.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,16 +209,10 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not create archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `archive_id` cannot be a name, or `bits` is not a length
         that the model gives.
-        * ALREADY_EXISTS: there is an archive of this name with other bits or another model.
+        * ALREADY_EXISTS (ARCHIVE_EXISTS): there is an archive of this name with other bits or another model.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -230,14 +225,8 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not describe archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -250,14 +239,8 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
         this service.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -268,16 +251,10 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive, and `allow_missing` is not set.
-        * FAILED_PRECONDITION: the archive holds cases and `force` is not set.
-        * ABORTED: the archive is no longer the one that `etag` tells.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+        * FAILED_PRECONDITION (ARCHIVE_NOT_EMPTY): the archive holds cases and `force` is not set.
+        * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -291,19 +268,13 @@ class ArchiveServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not switch archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-        * NOT_FOUND: the archive has no coding of that model.
+        * NOT_FOUND (CODING_NOT_FOUND): the archive has no coding of that model.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-        * FAILED_PRECONDITION: the coding lacks cases of the live one, and `allow_missing_cases` is not
-        set.
-        * ABORTED: the archive is no longer the one that `etag` tells.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+        * FAILED_PRECONDITION (CODING_INCOMPLETE): the coding lacks cases of the live one, and
+        `allow_missing_cases` is not set, or it is being filled.
+        * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,6 +346,20 @@ class ArchiveService:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     @staticmethod

@@ -39,6 +39,20 @@ class ArchiveServiceStub:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     @_typing.overload
@@ -47,8 +61,8 @@ class ArchiveServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ArchiveServiceAsyncStub: ...
     IndexCases: _grpc.StreamStreamMultiCallable[_archive_service_pb2.IndexCasesRequest, _archive_service_pb2.IndexCasesResponse]
     """Indexes images as they come, and answers each with its own result. A case whose result has come
-    is found by queries and survives a crash. Results may come in another order than the images;
-    the service reads no further while it is busy, so that a caller is slowed, not refused.
+    is found by queries and survives a crash. Results come in the order of the images; the service reads
+    no further while it is busy, so that a caller is slowed, not refused.
 
     Possible errors that end the stream:
 
@@ -57,10 +71,6 @@ class ArchiveServiceStub:
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED, PATIENT_KEY_MISMATCH): the model that codes the archive
       is not served, or the archive was made with another patient key.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; what has no result is to be
-      sent again.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
 
     Possible errors of one image, in `error` of its result:
 
@@ -71,11 +81,6 @@ class ArchiveServiceStub:
     * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
       long; other calls do not notice.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-      has a defect; its log names the place.
     """
     GetCase: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.GetCaseRequest, _case_pb2.Case]
     """Describes a case.
@@ -86,12 +91,6 @@ class ArchiveServiceStub:
       `archives/{archive}/cases/{case}`, or `view` and `read_mask` are both given.
     * NOT_FOUND (ARCHIVE_NOT_FOUND, CASE_NOT_FOUND): there is no such archive, or no such case in it.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve `read_mask`.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -100,15 +99,9 @@ class ArchiveServiceStub:
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list cases.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used, or `page_token` belongs to another
       request.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     DeleteCases: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteCasesRequest, _archive_service_pb2.DeleteCasesResponse]
     """Erases cases by name, by study or by patient: from search, from every coding of the archive and
@@ -116,32 +109,20 @@ class ArchiveServiceStub:
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete cases.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): nothing is selected, or a name is not of this archive.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive. Cases that do not exist are no error.
     * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key, so
       that a patient cannot be recognised in it.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     CreateArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.CreateArchiveRequest, _archive_pb2.Archive]
     """Creates an empty archive.
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not create archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `archive_id` cannot be a name, or `bits` is not a length
       that the model gives.
-    * ALREADY_EXISTS: there is an archive of this name with other bits or another model.
+    * ALREADY_EXISTS (ARCHIVE_EXISTS): there is an archive of this name with other bits or another model.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -150,14 +131,8 @@ class ArchiveServiceStub:
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not describe archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -166,30 +141,18 @@ class ArchiveServiceStub:
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
       this service.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     DeleteArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteArchiveRequest, _empty_pb2.Empty]
     """Deletes an archive with all its codings.
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive, and `allow_missing` is not set.
-    * FAILED_PRECONDITION: the archive holds cases and `force` is not set.
-    * ABORTED: the archive is no longer the one that `etag` tells.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+    * FAILED_PRECONDITION (ARCHIVE_NOT_EMPTY): the archive holds cases and `force` is not set.
+    * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -199,19 +162,13 @@ class ArchiveServiceStub:
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not switch archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-    * NOT_FOUND: the archive has no coding of that model.
+    * NOT_FOUND (CODING_NOT_FOUND): the archive has no coding of that model.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-    * FAILED_PRECONDITION: the coding lacks cases of the live one, and `allow_missing_cases` is not
-      set.
-    * ABORTED: the archive is no longer the one that `etag` tells.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+    * FAILED_PRECONDITION (CODING_INCOMPLETE): the coding lacks cases of the live one, and
+      `allow_missing_cases` is not set, or it is being filled.
+    * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
     """
 
 @_typing.type_check_only
@@ -225,13 +182,27 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IndexCases: _aio.StreamStreamMultiCallable[_archive_service_pb2.IndexCasesRequest, _archive_service_pb2.IndexCasesResponse]  # type: ignore[assignment]
     """Indexes images as they come, and answers each with its own result. A case whose result has come
-    is found by queries and survives a crash. Results may come in another order than the images;
-    the service reads no further while it is busy, so that a caller is slowed, not refused.
+    is found by queries and survives a crash. Results come in the order of the images; the service reads
+    no further while it is busy, so that a caller is slowed, not refused.
 
     Possible errors that end the stream:
 
@@ -240,10 +211,6 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED, PATIENT_KEY_MISMATCH): the model that codes the archive
       is not served, or the archive was made with another patient key.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; what has no result is to be
-      sent again.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
 
     Possible errors of one image, in `error` of its result:
 
@@ -254,11 +221,6 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
       long; other calls do not notice.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-      has a defect; its log names the place.
     """
     GetCase: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.GetCaseRequest, _case_pb2.Case]  # type: ignore[assignment]
     """Describes a case.
@@ -269,12 +231,6 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
       `archives/{archive}/cases/{case}`, or `view` and `read_mask` are both given.
     * NOT_FOUND (ARCHIVE_NOT_FOUND, CASE_NOT_FOUND): there is no such archive, or no such case in it.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve `read_mask`.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -283,15 +239,9 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list cases.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used, or `page_token` belongs to another
       request.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     DeleteCases: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteCasesRequest, _archive_service_pb2.DeleteCasesResponse]  # type: ignore[assignment]
     """Erases cases by name, by study or by patient: from search, from every coding of the archive and
@@ -299,32 +249,20 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete cases.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): nothing is selected, or a name is not of this archive.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive. Cases that do not exist are no error.
     * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key, so
       that a patient cannot be recognised in it.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     CreateArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.CreateArchiveRequest, _archive_pb2.Archive]  # type: ignore[assignment]
     """Creates an empty archive.
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not create archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `archive_id` cannot be a name, or `bits` is not a length
       that the model gives.
-    * ALREADY_EXISTS: there is an archive of this name with other bits or another model.
+    * ALREADY_EXISTS (ARCHIVE_EXISTS): there is an archive of this name with other bits or another model.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -333,14 +271,8 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not describe archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -349,30 +281,18 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
       this service.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     DeleteArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteArchiveRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes an archive with all its codings.
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive, and `allow_missing` is not set.
-    * FAILED_PRECONDITION: the archive holds cases and `force` is not set.
-    * ABORTED: the archive is no longer the one that `etag` tells.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+    * FAILED_PRECONDITION (ARCHIVE_NOT_EMPTY): the archive holds cases and `force` is not set.
+    * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -382,19 +302,13 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not switch archives.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used.
     * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-    * NOT_FOUND: the archive has no coding of that model.
+    * NOT_FOUND (CODING_NOT_FOUND): the archive has no coding of that model.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-    * FAILED_PRECONDITION: the coding lacks cases of the live one, and `allow_missing_cases` is not
-      set.
-    * ABORTED: the archive is no longer the one that `etag` tells.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+    * FAILED_PRECONDITION (CODING_INCOMPLETE): the coding lacks cases of the live one, and
+      `allow_missing_cases` is not set, or it is being filled.
+    * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
     """
 
 class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -407,6 +321,20 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     @_abc_1.abstractmethod
@@ -416,8 +344,8 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_archive_service_pb2.IndexCasesResponse], _abc.AsyncIterator[_archive_service_pb2.IndexCasesResponse]]:
         """Indexes images as they come, and answers each with its own result. A case whose result has come
-        is found by queries and survives a crash. Results may come in another order than the images;
-        the service reads no further while it is busy, so that a caller is slowed, not refused.
+        is found by queries and survives a crash. Results come in the order of the images; the service reads
+        no further while it is busy, so that a caller is slowed, not refused.
 
         Possible errors that end the stream:
 
@@ -426,10 +354,6 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED, PATIENT_KEY_MISMATCH): the model that codes the archive
           is not served, or the archive was made with another patient key.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; what has no result is to be
-          sent again.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
 
         Possible errors of one image, in `error` of its result:
 
@@ -440,11 +364,6 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT (DECODER_CRASHED, DECODE_TIMEOUT): the image ended its decoder, or took it too
           long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-          has a defect; its log names the place.
         """
 
     @_abc_1.abstractmethod
@@ -461,12 +380,6 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
           `archives/{archive}/cases/{case}`, or `view` and `read_mask` are both given.
         * NOT_FOUND (ARCHIVE_NOT_FOUND, CASE_NOT_FOUND): there is no such archive, or no such case in it.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve `read_mask`.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -481,15 +394,9 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list cases.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used, or `page_token` belongs to another
           request.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
 
     @_abc_1.abstractmethod
@@ -503,16 +410,10 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete cases.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): nothing is selected, or a name is not of this archive.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive. Cases that do not exist are no error.
         * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key, so
           that a patient cannot be recognised in it.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
 
     @_abc_1.abstractmethod
@@ -525,16 +426,10 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not create archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `archive_id` cannot be a name, or `bits` is not a length
           that the model gives.
-        * ALREADY_EXISTS: there is an archive of this name with other bits or another model.
+        * ALREADY_EXISTS (ARCHIVE_EXISTS): there is an archive of this name with other bits or another model.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -549,14 +444,8 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not describe archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -571,14 +460,8 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
           this service.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
 
     @_abc_1.abstractmethod
@@ -591,16 +474,10 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not delete archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `archives/{archive}`.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive, and `allow_missing` is not set.
-        * FAILED_PRECONDITION: the archive holds cases and `force` is not set.
-        * ABORTED: the archive is no longer the one that `etag` tells.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+        * FAILED_PRECONDITION (ARCHIVE_NOT_EMPTY): the archive holds cases and `force` is not set.
+        * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -616,19 +493,13 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not switch archives.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): a field cannot be used.
         * NOT_FOUND (ARCHIVE_NOT_FOUND): there is no such archive.
-        * NOT_FOUND: the archive has no coding of that model.
+        * NOT_FOUND (CODING_NOT_FOUND): the archive has no coding of that model.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-        * FAILED_PRECONDITION: the coding lacks cases of the live one, and `allow_missing_cases` is not
-          set.
-        * ABORTED: the archive is no longer the one that `etag` tells.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; repeat it.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
+        * FAILED_PRECONDITION (CODING_INCOMPLETE): the coding lacks cases of the live one, and
+          `allow_missing_cases` is not set, or it is being filled.
+        * ABORTED (ARCHIVE_CHANGED): the archive is no longer the one that `etag` tells.
         """
 
 def add_ArchiveServiceServicer_to_server(servicer: ArchiveServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

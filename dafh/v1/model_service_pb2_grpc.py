@@ -31,6 +31,20 @@ class ModelServiceStub:
 
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     def __init__(self, channel):
@@ -56,6 +70,20 @@ class ModelServiceServicer:
 
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     def GetModel(self, request, context):
@@ -66,10 +94,6 @@ class ModelServiceServicer:
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `models/{version}`.
         * NOT_FOUND (MODEL_NOT_FOUND): there is no such version.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model server has no version loaded.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -82,13 +106,8 @@ class ModelServiceServicer:
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list models.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
         this service.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +139,20 @@ class ModelService:
 
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     @staticmethod

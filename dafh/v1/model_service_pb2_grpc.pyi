@@ -32,6 +32,20 @@ class ModelServiceStub:
 
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     @_typing.overload
@@ -46,10 +60,6 @@ class ModelServiceStub:
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `models/{version}`.
     * NOT_FOUND (MODEL_NOT_FOUND): there is no such version.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model server has no version loaded.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -58,13 +68,8 @@ class ModelServiceStub:
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list models.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
       this service.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
 
 @_typing.type_check_only
@@ -73,6 +78,20 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -84,10 +103,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `models/{version}`.
     * NOT_FOUND (MODEL_NOT_FOUND): there is no such version.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model server has no version loaded.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -96,13 +111,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Possible errors:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list models.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
       this service.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,6 +120,20 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     @_abc_1.abstractmethod
@@ -125,10 +149,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `name` is not of the form `models/{version}`.
         * NOT_FOUND (MODEL_NOT_FOUND): there is no such version.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model server has no version loaded.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -143,13 +163,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not list models.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): `page_size` is negative, or `page_token` is not from
           this service.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -138,7 +138,8 @@ class RetrieveRequest(_message.Message):
     """Length of a page; `top_k` where 0. A page may be shorter."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first. It belongs to its question (all other
-    fields but `page_size`) and to the archive's live coding, and fails when either has changed.
+    fields but `page_size`) and to the archive's live coding, fails when either has changed, and is
+    good for a day.
     """
     filter: _builtins.str
     """Which cases may answer, in the language of AIP-160 over the public fields of a case, such as
@@ -226,7 +227,7 @@ class RetrieveResponse(_message.Message):
 
     @_builtins.property
     def query(self) -> Global___QueryFacts:
-        """What the service made of the query."""
+        """What the service made of the query. On later pages what is known of its code alone."""
 
     @_builtins.property
     def index_time(self) -> _timestamp_pb2.Timestamp:

@@ -35,6 +35,20 @@ class RetrievalServiceStub:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     def __init__(self, channel):
@@ -75,6 +89,20 @@ class RetrievalServiceServicer:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     def Retrieve(self, request, context):
@@ -101,14 +129,6 @@ class RetrievalServiceServicer:
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served, or the
         code was made by another.
         * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this form of
-        query or this option.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-        answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-        has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +139,6 @@ class RetrievalServiceServicer:
 
         Possible errors, besides those of `Retrieve`:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take uploads.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): the header is missing, comes twice or is incomplete; a
         chunk is out of order; fewer or more bytes came than declared; their SHA-256 is another.
         * INVALID_ARGUMENT (TOO_LARGE): the declared size is over the limit.
@@ -133,12 +152,8 @@ class RetrievalServiceServicer:
 
         Possible errors of the whole call; those of one question are the ones of `Retrieve`:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take batches.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): there are no questions, or more than 64.
         * INVALID_ARGUMENT (TOO_LARGE): the images together are over the limit (60 MiB).
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,12 +173,6 @@ class RetrievalServiceServicer:
         long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-        has a defect; its log names the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +219,20 @@ class RetrievalService:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+    waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+    cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+    right, or the service has a defect; its log names the place.
     """
 
     @staticmethod

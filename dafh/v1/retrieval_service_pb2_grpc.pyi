@@ -36,6 +36,20 @@ class RetrievalServiceStub:
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     @_typing.overload
@@ -66,21 +80,12 @@ class RetrievalServiceStub:
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served, or the
       code was made by another.
     * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this form of
-      query or this option.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-      has a defect; its log names the place.
     """
     RetrieveUpload: _grpc.StreamUnaryMultiCallable[_retrieval_service_pb2.RetrieveUploadRequest, _retrieval_service_pb2.RetrieveUploadResponse]
     """The same for one image that is too large for one message: a header, then its bytes in order.
 
     Possible errors, besides those of `Retrieve`:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take uploads.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): the header is missing, comes twice or is incomplete; a
       chunk is out of order; fewer or more bytes came than declared; their SHA-256 is another.
     * INVALID_ARGUMENT (TOO_LARGE): the declared size is over the limit.
@@ -90,12 +95,8 @@ class RetrievalServiceStub:
 
     Possible errors of the whole call; those of one question are the ones of `Retrieve`:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take batches.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): there are no questions, or more than 64.
     * INVALID_ARGUMENT (TOO_LARGE): the images together are over the limit (60 MiB).
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     Encode: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.EncodeRequest, _retrieval_service_pb2.EncodeResponse]
     """Turns an image into its hash outputs and codes, of every length, and says what the model sees in
@@ -111,12 +112,6 @@ class RetrievalServiceStub:
       long; other calls do not notice.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-      has a defect; its log names the place.
     """
 
 @_typing.type_check_only
@@ -130,6 +125,20 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -157,21 +166,12 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served, or the
       code was made by another.
     * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this form of
-      query or this option.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-      answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-      has a defect; its log names the place.
     """
     RetrieveUpload: _aio.StreamUnaryMultiCallable[_retrieval_service_pb2.RetrieveUploadRequest, _retrieval_service_pb2.RetrieveUploadResponse]  # type: ignore[assignment]
     """The same for one image that is too large for one message: a header, then its bytes in order.
 
     Possible errors, besides those of `Retrieve`:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take uploads.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): the header is missing, comes twice or is incomplete; a
       chunk is out of order; fewer or more bytes came than declared; their SHA-256 is another.
     * INVALID_ARGUMENT (TOO_LARGE): the declared size is over the limit.
@@ -181,12 +181,8 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
 
     Possible errors of the whole call; those of one question are the ones of `Retrieve`:
 
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take batches.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): there are no questions, or more than 64.
     * INVALID_ARGUMENT (TOO_LARGE): the images together are over the limit (60 MiB).
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (INTERNAL): the service has a defect; its log names the place.
     """
     Encode: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.EncodeRequest, _retrieval_service_pb2.EncodeResponse]  # type: ignore[assignment]
     """Turns an image into its hash outputs and codes, of every length, and says what the model sees in
@@ -202,12 +198,6 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
       long; other calls do not notice.
     * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
     * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-    * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-    * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-    * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-      has a defect; its log names the place.
     """
 
 class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -220,6 +210,20 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
     Every error is a `google.rpc.Status` with an `ErrorInfo` of domain `dafh`; its `reason` is the
     word in brackets below and never changes its meaning. A field at fault is named in a `BadRequest`;
     where waiting helps, a `RetryInfo` says how long. No error says anything of a patient.
+
+    Every method may answer, besides the errors named there:
+
+    * UNAUTHENTICATED (UNAUTHENTICATED): the caller did not prove who it is.
+    * PERMISSION_DENIED (PERMISSION_DENIED): the caller's roles do not allow this.
+    * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
+    * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not answer;
+      waiting helps.
+    * FAILED_PRECONDITION (INDEX_UNAVAILABLE, INDEX_INCAPABLE): the index does not let the service in, or
+      cannot do what is asked.
+    * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
+    * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out; every call may be repeated.
+    * INTERNAL (ENCODER_WRONG, INDEX_WRONG, INTERNAL): a server behind this one said what cannot be
+      right, or the service has a defect; its log names the place.
     """
 
     @_abc_1.abstractmethod
@@ -251,14 +255,6 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): the model that codes the archive is not served, or the
           code was made by another.
         * FAILED_PRECONDITION (PATIENT_KEY_MISMATCH): the archive was made with another patient key.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this form of
-          query or this option.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE, INDEX_UNAVAILABLE): a server behind this one does not
-          answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-          has a defect; its log names the place.
         """
 
     @_abc_1.abstractmethod
@@ -271,7 +267,6 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors, besides those of `Retrieve`:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take uploads.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): the header is missing, comes twice or is incomplete; a
           chunk is out of order; fewer or more bytes came than declared; their SHA-256 is another.
         * INVALID_ARGUMENT (TOO_LARGE): the declared size is over the limit.
@@ -287,12 +282,8 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Possible errors of the whole call; those of one question are the ones of `Retrieve`:
 
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not take batches.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): there are no questions, or more than 64.
         * INVALID_ARGUMENT (TOO_LARGE): the images together are over the limit (60 MiB).
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (INTERNAL): the service has a defect; its log names the place.
         """
 
     @_abc_1.abstractmethod
@@ -314,12 +305,6 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
           long; other calls do not notice.
         * INVALID_ARGUMENT (ARGUMENT_INVALID): another field cannot be used.
         * FAILED_PRECONDITION (MODEL_NOT_LOADED): that version of the model is not served.
-        * UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version of the service does not serve this option.
-        * RESOURCE_EXHAUSTED (OVERLOADED): the service is full; `RetryInfo` says when to come back.
-        * UNAVAILABLE (ENCODER_UNAVAILABLE): the model server does not answer; waiting helps.
-        * DEADLINE_EXCEEDED (DEADLINE_EXCEEDED): the call's time ran out.
-        * INTERNAL (ENCODER_WRONG, INTERNAL): the model server said what cannot be right, or the service
-          has a defect; its log names the place.
         """
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,7 @@
-"""Run the gateway: ``python -m dafh_gateway``, configured by ``DAFH_…`` environment variables."""
+"""Run the gateway: ``python -m dafh_gateway``, configured by ``DAFH_…`` environment variables.
+
+With DAFH_PROCESSES it starts so many of itself, ``--sibling``, which share the port.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ from dafh.settings import load
 from dafh.telemetry.logs import configure_logs
 from dafh_gateway.server import Gateway
 from dafh_gateway.settings import GatewaySettings
+from dafh_gateway.siblings import serve_with_siblings
+
+#: Says that another process has started this one, to share its port.
+SIBLING = "--sibling"
 
 
 def main() -> int:
@@ -18,6 +25,8 @@ def main() -> int:
     try:
         settings = load(GatewaySettings)
         configure_logs(settings.log_level)
+        if settings.processes > 1 and SIBLING not in sys.argv[1:]:
+            return serve_with_siblings(settings)
         gateway = Gateway(settings)
     except DafhError as error:
         sys.stderr.write(f"dafh-gateway: {error}\n")

@@ -1,58 +1,120 @@
-"""Errors of ours to gRPC statuses: one table, and ``google.rpc.Status`` details (AIP-193)."""
+"""Errors of ours to ``google.rpc.Status`` (AIP-193), and the tables that docs/errors.md is of."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any, NoReturn, TypeVar, cast
+from dataclasses import dataclass
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
-from dafh.errors import (
-    Conflict,
-    DafhError,
-    DeadlineExceeded,
-    FailedPrecondition,
-    Internal,
-    InvalidInput,
-    Misconfigured,
-    NotFound,
-    Outdated,
-    Overloaded,
-    Reason,
-    Unavailable,
-    Unsupported,
-)
+from dafh import errors
+from dafh.errors import DafhError, Internal, InvalidInput, Reason
 
 DOMAIN = "dafh"
 #: What to tell a caller to wait where waiting helps, seconds.
 RETRY_AFTER = 1
 
-CODES: dict[type[DafhError], grpc.StatusCode] = {
-    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    Conflict: grpc.StatusCode.ALREADY_EXISTS,
-    Outdated: grpc.StatusCode.ABORTED,
-    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    Unsupported: grpc.StatusCode.UNIMPLEMENTED,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Misconfigured: grpc.StatusCode.INTERNAL,
-    Internal: grpc.StatusCode.INTERNAL,
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a class of errors becomes."""
+
+    code: grpc.StatusCode
+    #: Who must act, in a sentence.
+    who: str
+
+
+CODES: dict[type[DafhError], Kind] = {
+    errors.InvalidInput: Kind(
+        grpc.StatusCode.INVALID_ARGUMENT, "The caller: the same call never works."
+    ),
+    errors.Unauthenticated: Kind(
+        grpc.StatusCode.UNAUTHENTICATED, "The caller: it must prove who it is."
+    ),
+    errors.Denied: Kind(
+        grpc.StatusCode.PERMISSION_DENIED, "An administrator: the caller lacks a role."
+    ),
+    errors.NotFound: Kind(grpc.StatusCode.NOT_FOUND, "The caller: it names what it does not have."),
+    errors.Conflict: Kind(
+        grpc.StatusCode.ALREADY_EXISTS, "The caller: it contradicts what is stored."
+    ),
+    errors.Outdated: Kind(
+        grpc.StatusCode.ABORTED, "The caller: look again, then repeat if it is still wanted."
+    ),
+    errors.FailedPrecondition: Kind(
+        grpc.StatusCode.FAILED_PRECONDITION, "An operator: the system is not in the needed state."
+    ),
+    errors.Unsupported: Kind(
+        grpc.StatusCode.UNIMPLEMENTED, "The caller: it speaks another version of the contract."
+    ),
+    errors.Overloaded: Kind(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "The caller: repeat it after the delay in `RetryInfo`."
+    ),
+    errors.Unavailable: Kind(
+        grpc.StatusCode.UNAVAILABLE, "The caller: repeat it after the delay in `RetryInfo`."
+    ),
+    errors.DeadlineExceeded: Kind(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "The caller: repeat it, with more time if need be."
+    ),
+    errors.Misconfigured: Kind(
+        grpc.StatusCode.INTERNAL, "An operator: the service is set up wrongly."
+    ),
+    errors.Internal: Kind(grpc.StatusCode.INTERNAL, "An operator: the log names the place."),
 }
 
-_log = logging.getLogger(__name__)
+#: Every reason that a caller can be given, and what it means.
+REASONS: dict[Reason, str] = {
+    Reason.EMPTY_INPUT: "No image was sent.",
+    Reason.TOO_LARGE: "The image, or all images of a batch together, are over the limit in bytes.",
+    Reason.EXECUTABLE_PREAMBLE: "The file begins like a program or an archive.",
+    Reason.NOT_AN_IMAGE: "The bytes are neither DICOM nor PNG nor JPEG.",
+    Reason.DICOM_MALFORMED: "The DICOM object breaks the standard; the message names the element.",
+    Reason.NO_PIXELS: "The DICOM object has no pixel data.",
+    Reason.LIMIT_EXCEEDED: "The image is beyond a limit; the message names the limit.",
+    Reason.TRANSFER_SYNTAX_UNSUPPORTED: "The transfer syntax is not decoded.",
+    Reason.PHOTOMETRIC_UNSUPPORTED: "The photometric interpretation is not decoded.",
+    Reason.PIXELS_UNDECODABLE: "The pixel data cannot be decoded.",
+    Reason.DECODER_CRASHED: "The image ended its decoder; other calls do not notice.",
+    Reason.DECODE_TIMEOUT: "The image took its decoder too long.",
+    Reason.BURNED_IN_ANNOTATION: "The object says that text is burned into its pixels, and the "
+    "operator has such images refused.",
+    Reason.FRAME_OUT_OF_RANGE: "The image has no such frame.",
+    Reason.UID_INVALID: "A UID is missing or malformed.",
+    Reason.ARGUMENT_INVALID: "A field of the request cannot be used; `BadRequest` names it.",
+    Reason.UNAUTHENTICATED: "The caller did not prove who it is.",
+    Reason.PERMISSION_DENIED: "The caller's roles do not allow this method.",
+    Reason.ARCHIVE_NOT_FOUND: "The tenant has no such archive.",
+    Reason.ARCHIVE_EXISTS: "There is an archive of this name with other bits or another model.",
+    Reason.ARCHIVE_NOT_EMPTY: "The archive holds cases, and `force` is not set.",
+    Reason.ARCHIVE_CHANGED: "The archive is no longer the one that `etag` tells.",
+    Reason.CODING_NOT_FOUND: "The archive has no coding of that model.",
+    Reason.CODING_INCOMPLETE: "The coding lacks cases of the live one, or is being filled.",
+    Reason.CASE_NOT_FOUND: "The archive has no such case.",
+    Reason.MODEL_NOT_FOUND: "There is no such version of the model.",
+    Reason.MODEL_NOT_LOADED: "The version of the model that is needed is not served.",
+    Reason.PATIENT_KEY_MISMATCH: "The archive was made with another patient key.",
+    Reason.CODE_LENGTH_MISMATCH: "The code is not as long as the archive's.",
+    Reason.ENCODER_UNAVAILABLE: "The model server does not answer.",
+    Reason.INDEX_UNAVAILABLE: "The index does not answer, or does not let the service in.",
+    Reason.INDEX_INCAPABLE: "The index server cannot do what is asked.",
+    Reason.OVERLOADED: "The service is full.",
+    Reason.DEADLINE_EXCEEDED: "The call's time ran out.",
+    Reason.ENCODER_WRONG: "The model server said what cannot be right.",
+    Reason.INDEX_WRONG: "The index contradicts itself.",
+    Reason.INTERNAL: "The service has a defect.",
+}
 
 
 def status_of(error: DafhError) -> status_pb2.Status:
-    """Return the status that a caller sees for an error."""
+    """Return the status that a caller sees for an error.
+
+    A reason that is no caller's business becomes INTERNAL, without the message.
+    """
+    if error.reason not in REASONS:
+        error = defect()
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if error.remedy:
         info.metadata["remedy"] = error.remedy
@@ -66,7 +128,7 @@ def status_of(error: DafhError) -> status_pb2.Status:
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.waiting_helps:
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER)))
-    status = status_pb2.Status(code=CODES[type(error)].value[0], message=str(error))
+    status = status_pb2.Status(code=CODES[type(error)].code.value[0], message=str(error))
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
@@ -74,68 +136,6 @@ def status_of(error: DafhError) -> status_pb2.Status:
     return status
 
 
-def abort(context: grpc.ServicerContext, error: DafhError) -> NoReturn:
-    """End a call with an error's status."""
-    context.abort_with_status(rpc_status.to_status(status_of(error)))
-    raise AssertionError("abort_with_status raises")
-
-
-Handler = TypeVar("Handler", bound=Callable[..., Any])
-
-
-def unary(handler: Handler) -> Handler:
-    """Let a handler raise our errors; the caller gets their statuses, and nothing of others."""
-
-    @wraps(handler)
-    def guarded(self: object, request: object, context: grpc.ServicerContext) -> object:
-        with _Boundary(context):
-            return handler(self, request, context)
-
-    return cast("Handler", guarded)
-
-
-def stream(handler: Handler) -> Handler:
-    """Do as `unary` for a handler that yields its answers."""
-
-    @wraps(handler)
-    def guarded(self: object, request: object, context: grpc.ServicerContext) -> Iterator[Any]:
-        with _Boundary(context):
-            yield from handler(self, request, context)
-
-    return cast("Handler", guarded)
-
-
-class _Boundary:
-    """Turns what leaves a handler into a status."""
-
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if isinstance(error, DafhError):
-            abort(self._context, error)
-        if isinstance(error, Exception) and self._context.is_active():
-            _log.error("a handler failed", exc_info=error)
-            defect = Internal(Reason.INTERNAL, "The gateway failed; its log names the place.")
-            abort(self._context, defect)
-
-
-def not_served(method: str) -> Callable[..., Any]:
-    """Return a handler for a method of the contract that this version does not serve."""
-
-    def refuse(_self: object, _request: object, context: grpc.ServicerContext) -> NoReturn:
-        abort(
-            context,
-            Unsupported(
-                Reason.NOT_YET_IMPLEMENTED,
-                f"{method} is part of the contract but not served by this version.",
-                subject=method,
-            ),
-        )
-
-    return refuse
+def defect() -> Internal:
+    """Return the error of a fault of our own, of which a caller learns nothing."""
+    return Internal(Reason.INTERNAL, "The gateway failed; its log names the place.")

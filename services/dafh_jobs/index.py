@@ -113,7 +113,7 @@ def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -
         key_id=keyer.key_id,
     )
     case_index = MilvusIndex.open_or_create(stack.milvus_uri, coding, deadline)
-    ingester = Ingester(encoder, case_index)
+    ingester = Ingester.alone(encoder, case_index)
     settings = load(DecodeSettings)
     # The threads only read files and wait: each has a decoder process to itself.
     readers = ThreadPoolExecutor(settings.decode_workers)

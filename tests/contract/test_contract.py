@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,27 +17,28 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
 from dafh.errors import Reason
+from dafh_gateway.statuses import CODES, REASONS
 
 GENERATE = Path(__file__).resolve().parents[2] / "protos" / "generate.py"
 
-#: Every method, and whether it is served: the others answer UNIMPLEMENTED.
-METHODS = {
-    "dafh.v1.ArchiveService.CreateArchive": False,
-    "dafh.v1.ArchiveService.DeleteArchive": False,
-    "dafh.v1.ArchiveService.DeleteCases": False,
-    "dafh.v1.ArchiveService.GetArchive": False,
-    "dafh.v1.ArchiveService.GetCase": True,
-    "dafh.v1.ArchiveService.IndexCases": True,
-    "dafh.v1.ArchiveService.ListArchives": False,
-    "dafh.v1.ArchiveService.ListCases": False,
-    "dafh.v1.ArchiveService.SwitchArchive": False,
-    "dafh.v1.ModelService.GetModel": True,
-    "dafh.v1.ModelService.ListModels": False,
-    "dafh.v1.RetrievalService.BatchRetrieve": False,
-    "dafh.v1.RetrievalService.Encode": True,
-    "dafh.v1.RetrievalService.Retrieve": True,
-    "dafh.v1.RetrievalService.RetrieveUpload": False,
-}
+#: Every method.
+METHODS = (
+    "dafh.v1.ArchiveService.CreateArchive",
+    "dafh.v1.ArchiveService.DeleteArchive",
+    "dafh.v1.ArchiveService.DeleteCases",
+    "dafh.v1.ArchiveService.GetArchive",
+    "dafh.v1.ArchiveService.GetCase",
+    "dafh.v1.ArchiveService.IndexCases",
+    "dafh.v1.ArchiveService.ListArchives",
+    "dafh.v1.ArchiveService.ListCases",
+    "dafh.v1.ArchiveService.SwitchArchive",
+    "dafh.v1.ModelService.GetModel",
+    "dafh.v1.ModelService.ListModels",
+    "dafh.v1.RetrievalService.BatchRetrieve",
+    "dafh.v1.RetrievalService.Encode",
+    "dafh.v1.RetrievalService.Retrieve",
+    "dafh.v1.RetrievalService.RetrieveUpload",
+)
 
 #: Where a descriptor holds further ones: number and name of the field, as in descriptor.proto.
 CHILDREN: dict[type[Message], list[tuple[int, str]]] = {
@@ -179,15 +180,42 @@ def test_what_is_only_answered_is_marked_as_output(contract: Contract) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_tells_its_errors(contract: Contract, method: str) -> None:
     comment = contract.elements[method].comment
-    told = list(ERROR.finditer(comment))
     assert "Possible errors" in comment
+    require_errors(comment)
+
+
+def test_services_tell_the_errors_of_all_methods(contract: Contract) -> None:
+    services = {method.rpartition(".")[0] for method in METHODS}
+    assert len(services) == 3
+    for service in services:
+        comment = contract.elements[service].comment
+        require_errors(comment)
+        assert {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"} <= {
+            error["code"] for error in ERROR.finditer(comment)
+        }
+
+
+def require_errors(comment: str) -> None:
+    told = list(ERROR.finditer(comment))
+    assert told
     assert len(told) == len(re.findall(r"^ *\*", comment, re.MULTILINE))
     for error in told:
         assert error["code"] in grpc.StatusCode.__members__
-        # A method that is not served may leave a reason open until it is.
-        assert error["reasons"] or not METHODS[method], error[0]
-        assert set(re.findall("[A-Z_]+", error["reasons"] or "")) <= set(Reason)
-    assert METHODS[method] or "* UNIMPLEMENTED (NOT_YET_IMPLEMENTED): this version" in comment
+        assert error["reasons"], error[0]
+        assert set(re.findall("[A-Z_]+", error["reasons"])) <= set(Reason)
+
+
+def test_every_reason_of_a_status_is_told_and_no_other(contract: Contract) -> None:
+    comments = [element.comment for element in contract.elements.values()]
+    told = {
+        (error["code"], reason)
+        for comment in comments
+        for error in ERROR.finditer(comment)
+        for reason in re.findall("[A-Z_]+", error["reasons"] or "")
+    }
+    assert {reason for _, reason in told} == set(REASONS)
+    codes = {kind.code.name for kind in CODES.values()}
+    assert {code for code, _ in told} == codes - {"UNIMPLEMENTED"}
 
 
 def test_lists_come_in_pages(contract: Contract) -> None:
@@ -236,3 +264,43 @@ def test_what_names_a_patient_is_redacted_in_debug_texts(contract: Contract) -> 
     assert len(images) == 7
     assert len(patient) == 2
     assert images | patient <= redacted
+
+
+def breaks(folder: Path, change: Callable[[descriptor_pb2.FileDescriptorSet], object]) -> bool:
+    """Say whether buf finds that a changed contract breaks the baseline."""
+    baseline = GENERATE.parent / "baseline.binpb"
+    files = descriptor_pb2.FileDescriptorSet.FromString(baseline.read_bytes())
+    change(files)
+    (folder / "changed.binpb").write_bytes(files.SerializeToString())
+    command = [
+        str(Path(sys.executable).with_name("buf")), "breaking", str(folder / "changed.binpb"),
+        "--against", str(baseline), "--config", str(GENERATE.parent / "buf.yaml"),
+        "--exclude-imports",
+    ]  # fmt: skip
+    return subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
+def message(files: descriptor_pb2.FileDescriptorSet, name: str) -> descriptor_pb2.DescriptorProto:
+    return next(one for file in files.file for one in file.message_type if one.name == name)
+
+
+def test_what_breaks_a_client_is_found(tmp_path: Path) -> None:
+    def rename(files: descriptor_pb2.FileDescriptorSet) -> None:
+        message(files, "Hit").field[0].name = "renamed"
+
+    def remove(files: descriptor_pb2.FileDescriptorSet) -> None:
+        del message(files, "Hit").field[1]
+
+    def retype(files: descriptor_pb2.FileDescriptorSet) -> None:
+        message(files, "Hit").field[1].type = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
+
+    def add(files: descriptor_pb2.FileDescriptorSet) -> None:
+        message(files, "Hit").field.add(
+            name="more", number=99, type=descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, json_name="more",
+        )  # fmt: skip
+
+    for change in (rename, remove, retype):
+        assert breaks(tmp_path, change), change.__name__
+    assert not breaks(tmp_path, add)
+    assert not breaks(tmp_path, str)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
-from dafh.client import Client
-from dafh.errors import Reason
+from dafh.client import Client, question
+from dafh.errors import InvalidInput, Reason
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.imaging.variants import Change, changed_copy
 from dafh.stack import Stack
 from dafh.v1 import archive_service_pb2, image_pb2
+from tests.imaging.instances import write_instance
 
 pytestmark = pytest.mark.stack
 COUNT = 40
@@ -161,17 +163,17 @@ def test_the_patient_is_in_no_log_and_in_no_index(
         assert not any(name in content for name in identity), file
 
 
-def test_a_choice_that_is_not_served_fails_its_item_and_not_the_stream(
-    client: Client, indexed: dict[str, Phantom]
-) -> None:
-    good = next(iter(indexed.values())).data
+def test_every_frame_of_an_object_becomes_a_case(client: Client) -> None:
     every = image_pb2.FrameChoice(rule=image_pb2.FrameChoice.RULE_ALL)
-    results = list(
-        client.index(
-            [
-                archive_service_pb2.IndexCasesRequest(dicom=good, frame=every),
-                archive_service_pb2.IndexCasesRequest(dicom=good),
-            ]
-        )
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    data = write_instance(
+        pixels[0], NumberOfFrames=5, PixelData=pixels.tobytes(), SOPInstanceUID="2.25.77"
     )
-    assert [result.WhichOneof("result") for result in results] == ["error", "indexed"]
+    (result,) = client.index([archive_service_pb2.IndexCasesRequest(dicom=data, frame=every)])
+    assert [case.frame for case in result.indexed.cases] == [1, 2, 3, 4, 5]
+    for case in result.indexed.cases:
+        assert client.get_case(case.name).frame == case.frame
+    request = question({}, dicom=data)
+    request.query.frame.CopyFrom(every)
+    with pytest.raises(InvalidInput):
+        client.ask(request)

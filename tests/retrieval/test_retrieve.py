@@ -46,7 +46,7 @@ def image(number: int, patient: int = 0) -> Image:
 def index() -> ExactIndex:
     filled = ExactIndex(coding())
     items = [Item(image(number, patient=1 + number // 2)) for number in range(20)]
-    Ingester(ScriptedEncoder(), filled).ingest(items, SOON)
+    Ingester.alone(ScriptedEncoder(), filled).ingest(items, SOON)
     return filled
 
 
@@ -89,7 +89,7 @@ def test_an_unknown_patient_excludes_instance_and_study_only(index: ExactIndex) 
 def test_a_code_of_another_model_never_meets_the_archive() -> None:
     other = ExactIndex(coding("1" * 64))
     with pytest.raises(FailedPrecondition) as caught:
-        Ingester(ScriptedEncoder(), other)
+        Ingester.alone(ScriptedEncoder(), other)
     assert caught.value.reason is Reason.MODEL_NOT_LOADED
     retriever = Retriever(ScriptedEncoder(), other)
     with pytest.raises(FailedPrecondition):
@@ -99,7 +99,7 @@ def test_a_code_of_another_model_never_meets_the_archive() -> None:
 def test_a_failed_encoder_leaves_no_row(index: ExactIndex) -> None:
     fault = Unavailable(Reason.ENCODER_UNAVAILABLE, "gone")
     before = index.count(SOON)
-    ingester = Ingester(ScriptedEncoder([fault]), index)
+    ingester = Ingester.alone(ScriptedEncoder([fault]), index)
     with pytest.raises(Unavailable):
         ingester.ingest([Item(image(99))], SOON)
     assert index.count(SOON) == before

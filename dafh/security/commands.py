@@ -1,0 +1,58 @@
+"""``dafh token``: a new token for a caller, shown once; the file keeps its hash."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dafh.errors import Misconfigured, Reason
+from dafh.security.accounts import Account, AccountFile, new_token, read_accounts, token_hash
+from dafh.security.identity import ANYBODY_TENANT, Role
+
+DAY_S = 24 * 3600
+
+
+def token(
+    file: Annotated[Path, typer.Argument(help="File of accounts; made where there is none.")],
+    subject: Annotated[str, typer.Argument(help="Who gets the token: a program, not a patient.")],
+    role: Annotated[list[Role], typer.Option(help="What it may do; may be repeated.")],
+    tenant: Annotated[str, typer.Option(help="Whose archives it sees.")] = ANYBODY_TENANT,
+    days: Annotated[int, typer.Option(help="How long it is good for; 0: for ever.", min=0)] = 365,
+) -> None:
+    """Add a caller and print its token, which cannot be shown again; a former one of SUBJECT ends.
+
+    Point DAFH_ACCOUNTS of the gateway to FILE; it notices changes by itself.
+    """
+    accounts = read_accounts(file).accounts if file.exists() else ()
+    made = new_token()
+    account = Account(
+        subject=subject,
+        tenant=tenant,
+        roles=frozenset(role),
+        token_sha256=token_hash(made),
+        expires=time.time() + days * DAY_S if days else None,
+    )
+    others = tuple(one for one in accounts if one.subject != subject)
+    _write(file, AccountFile(accounts=(*others, account)))
+    typer.echo(made)
+
+
+def _write(file: Path, content: AccountFile) -> None:
+    draft = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(content.model_dump_json(indent=2) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError as error:
+        raise Misconfigured(
+            Reason.SETTING_INVALID,
+            f"{file} cannot be written ({error.strerror}).",
+            subject="accounts",
+        ) from None
