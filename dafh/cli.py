@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 done, and the answer is no (a process is down, `encode` refused a file); 2
 wrong usage or set-up; 3 input that can never work; 4 something does not answer, try again; 5 the
-system is not in the needed state; 70 a defect that DAFH noticed itself; 130 interrupted.
+system is not in the needed state; 70 a defect that DAFH noticed itself; 75 a job was told to stop:
+run it again, it goes on; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,7 +19,13 @@ from rich.progress import track
 
 from dafh.errors import Misconfigured, Reason
 
+if TYPE_CHECKING:
+    from dafh.imaging.phantom import Place
+
 MANIFEST = "manifest.csv"
+#: Phantoms that are worth several processes; how many are made between two looks at the progress,
+#: and by one process at a time.
+MANY, ROUND, CHUNK = 500, 2_000, 50
 COLUMNS = ("file", "label", "modality")
 
 
@@ -30,23 +41,19 @@ def phantom(
 
     They are drawn by a program and marked as such: not patient data.
     """
-    # Codecs take a while to import: only for those who draw.
-    from dafh.imaging.phantom import phantoms
-
     console = Console(stderr=True)
-    rows: list[tuple[str, str, str]] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for one in track(
-            phantoms(instances, seed),
-            total=instances,
-            description="phantoms",
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        ):
-            (out / one.file_name).write_bytes(one.data)
-            rows.append((one.file_name, one.label, one.modality))
+        rows = list(
+            track(
+                _made(out, instances, seed),
+                total=instances,
+                description="phantoms",
+                console=console,
+                disable=not console.is_terminal,
+                transient=True,
+            )
+        )
         with (out / MANIFEST).open("w", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(COLUMNS)
@@ -63,3 +70,26 @@ def phantom(
         typer.echo(json.dumps({"out": str(out), "instances": len(rows), "seed": seed}))
     else:
         typer.echo(f"{len(rows)} phantoms and {MANIFEST} in {out} (synthetic, not patient data)")
+
+
+def _made(out: Path, instances: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """Write phantoms, in as many processes as there are processors, and yield their rows."""
+    # Codecs take a while to import: only for those who draw.
+    from dafh.imaging.phantom import places
+
+    write, all_places = partial(_write, out), places(instances, seed)
+    if instances < MANY:
+        yield from map(write, all_places)
+        return
+    with get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+        # A round at a time: a pool takes all it is given into memory.
+        while some := list(islice(all_places, ROUND)):
+            yield from pool.map(write, some, chunksize=CHUNK)
+
+
+def _write(out: Path, place: Place) -> tuple[str, str, str]:
+    from dafh.imaging.phantom import drawn
+
+    one = drawn(place)
+    (out / one.file_name).write_bytes(one.data)
+    return one.file_name, one.label, one.modality

@@ -96,6 +96,11 @@ class DecoderPool:
     ) -> None:
         self.close()
 
+    @property
+    def policy(self) -> Policy:
+        """What is refused."""
+        return self._policy
+
     def decode(
         self,
         data: bytes,

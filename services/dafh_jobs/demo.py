@@ -32,7 +32,6 @@ from dafh.imaging.image import Image
 from dafh.imaging.variants import Change, changed_copy
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, CaseId, case_id
 from dafh.stack import Stack, read_stack
-from dafh_jobs.index import read_labels, run
 from dafh_jobs.retrieve import answer_table
 from dafh_jobs.sheet import Panel, draw_sheet
 
@@ -77,12 +76,8 @@ def demo(
             folders = [_pydicom_files(), phantoms, *(data or [])]
             for one in folders:
                 table = one / "manifest.csv"
-                labels = read_labels(table if one == phantoms else None)
-                report = run(one, labels, stack, console)
-                console.print(
-                    f"indexed {report.stored.total()} images, left out {report.skipped.total()} "
-                    f"files ({', '.join(f'{r} {n}' for r, n in report.skipped.most_common(4))})"
-                )
+                labels = ("--labels", table) if one == phantoms else ()
+                _dafh("index", one, *labels, "--no-journal", "--data-dir", work / "stack")
             with Client(stack.gateway.address) as client:
                 sources = list(_sources(folders, client))
                 worked = _ask_all(sources, client, console)

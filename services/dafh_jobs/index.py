@@ -1,183 +1,165 @@
-"""``dafh index``: every image below a path into the archive, in batches."""
+"""``dafh index``: every image of folders, manifests, archives and object stores into an archive.
+
+Exit codes, beside those of every command: 0 every file is indexed, or left out for a reason that
+lies in it; 1 the same, but some files could not be read, so run it again; 75 it was told to stop,
+so run it again: it goes on where it was.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
-from dafh.deadline import Deadline
-from dafh.encoding.triton import TritonEncoder
-from dafh.errors import InvalidInput, Reason
-from dafh.imaging.decode import REPRESENTATIVE
-from dafh.imaging.image import Image, PatientKeyer
-from dafh.imaging.pool import DecoderPool
-from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
-from dafh.index.milvus import MilvusIndex
-from dafh.ingest.ingest import Ingester, Item
-from dafh.security.keys import load_key
-from dafh.settings import DecodeSettings, default_data_dir, load
-from dafh.stack import Stack, read_stack
+from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT
+from dafh.index.live import LiveArchive
+from dafh_jobs.deployment import Servers, connected, soon
+from dafh_jobs.ingesting import into
+from dafh_jobs.job import Run, Settings, Task, new_pace
+from dafh_jobs.journal import Outcome
+from dafh_jobs.preview import preview
+from dafh_jobs.selection import Frames, Rule, Selection
+from dafh_jobs.shard import Shard, chosen_shard
+from dafh_jobs.sources import check, read_labels
+from dafh_jobs.stopping import Stopping
 
-BATCH = 64
-#: Seconds that one batch may take in Triton and Milvus.
-BATCH_SECONDS = 60.0
+#: Exit code where running again may help with some files.
+SOME_UNREADABLE = 1
 
-
-@dataclass(slots=True)
-class Report:
-    """What a run of the job did."""
-
-    #: Outcome of the index -> images.
-    stored: Counter[str]
-    #: Reason of the refusal -> files.
-    skipped: Counter[str]
-    seconds: float = 0.0
-
-    def as_json(self) -> str:
-        """Return the report as one line of JSON."""
-        return json.dumps(
-            {
-                "indexed": self.stored.total(),
-                "outcomes": dict(self.stored),
-                "skipped": dict(self.skipped),
-                "seconds": round(self.seconds, 3),
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What a table says of a file."""
-
-    label: str = ""
-    cancer_type: str = ""
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help="Folders, files, manifests (CSV, Parquet), zip and tar archives, DICOMDIRs, or "
+        "addresses of an object store.",
+        metavar="SOURCE...",
+    ),
+]
+Labelled = Annotated[
+    Path | None,
+    typer.Option(help="CSV with the columns file (relative to SOURCE), label, cancer_type."),
+]
+Selected = Annotated[
+    Path | None,
+    typer.Option(help="TOML file of rules: which series, slices and frames (docs/jobs.md)."),
+]
+Part = Annotated[str, typer.Option(help="i/n: only part i of n, numbered from 0.")]
+JournalFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that remembers what is done, on a disk of this machine.", dir_okay=False
+    ),
+]
+NoJournal = Annotated[
+    bool, typer.Option("--no-journal", help="Remember nothing: look at every file again.")
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the report: HTML, JSON, and a Parquet table of all files."),
+]
+Tenant = Annotated[str, typer.Option(help="Whose archive.")]
+ArchiveName = Annotated[str, typer.Option(help="Archive; made where there is none.")]
+DataDir = Annotated[Path | None, typer.Option(help="Data directory of the running stack.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 def index(
-    path: Annotated[Path, typer.Argument(help="A file, or a folder to walk.", exists=True)],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV with the columns file (relative to PATH), label, cancer_type."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Data directory of the running stack.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    source: Sources,
+    labels: Labelled = None,
+    selection: Selected = None,
+    frames: Annotated[
+        Frames, typer.Option(help="Frames of an instance, where no selection says.")
+    ] = Frames.REPRESENTATIVE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be taken.")
+    ] = False,
+    shard: Part = "",
+    journal: JournalFile = None,
+    no_journal: NoJournal = False,
+    report: ReportFolder = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    archive: ArchiveName = DEFAULT_ARCHIVE,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Index every image below PATH into the running stack's archive.
+    """Index every image of SOURCE; what cannot be indexed is counted by reason and left out.
 
-    Files that are no image, or one that cannot be decoded, are counted by reason and left out.
+    It may be killed at any time: run the same command again, and it goes on where it was. Exit
+    code 1: some files could not be read; 75: it was told to stop. Run it again then.
     """
-    stack = read_stack(data_dir or default_data_dir())
+    check(source)
+    rules = Selection.read(selection) if selection else Selection([Rule(frames=frames)])
+    part = chosen_shard(shard)
     console = Console(stderr=True)
-    report = run(path, read_labels(labels), stack, console)
-    if as_json:
-        typer.echo(report.as_json())
+    if dry_run:
+        preview(source, rules, part, as_json=as_json)
         return
-    console.print(f"indexed {report.stored.total()} images in {report.seconds:.1f} s")
-    for name, counts in (("stored", report.stored), ("left out", report.skipped)):
-        for reason, count in counts.most_common():
-            console.print(f"  {name}: {reason} {count}")
-
-
-def run(path: Path, labels: dict[str, Labels], stack: Stack, console: Console) -> Report:
-    """Index the files below `path`; the report counts what became of each."""
-    files = (
-        sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
-    )
-    root = path if path.is_dir() else path.parent
-    report, started = Report(Counter(), Counter()), time.monotonic()
-    keyer = PatientKeyer(load_key(stack.patient_key_file), DEFAULT_TENANT)
-    encoder = TritonEncoder(stack.triton.address, stack.model_version)
-    deadline = Deadline.after(BATCH_SECONDS)
-    model = encoder.describe(deadline)
-    coding = Coding(
-        tenant=DEFAULT_TENANT,
-        archive=DEFAULT_ARCHIVE,
-        model_hash=model.hash,
-        model_version=model.version,
-        bits=stack.bits,
-        key_id=keyer.key_id,
-    )
-    case_index = MilvusIndex.open_or_create(stack.milvus_uri, coding, deadline)
-    ingester = Ingester.alone(encoder, case_index)
-    settings = load(DecodeSettings)
-    # The threads only read files and wait: each has a decoder process to itself.
-    readers = ThreadPoolExecutor(settings.decode_workers)
-    decoders = DecoderPool(workers=settings.decode_workers, keyer=keyer, policy=settings.policy)
-    most = settings.limits.request_bytes
-    try:
-        decode = partial(_decode, decoders=decoders, side=model.side, most=most)
-        progress = track(
-            zip(files, readers.map(decode, files), strict=True),
-            total=len(files),
-            description="indexing",
-            console=console,
-            disable=not console.is_terminal,
+    stopping = Stopping()
+    with connected(tenant, data_dir) as servers, stopping.by_signals():
+        task = Task(
+            title="indexing",
+            sources=tuple(source),
+            tenant=tenant,
+            archive=archive,
+            labels=read_labels(labels),
+            selection=rules,
+            shard=part,
+            journal=None if no_journal else journal or journal_path(servers, tenant, archive, part),
+            report=report,
         )
-        for batch in _batches(progress, root, labels, report):
-            for stored in ingester.ingest(batch, Deadline.after(BATCH_SECONDS)):
-                report.stored[stored.outcome.value] += 1
-    finally:
-        # A failure must not wait for all that is still queued.
-        readers.shutdown(wait=False, cancel_futures=True)
-        decoders.close()
-        case_index.close()
-        encoder.close()
-    report.seconds = time.monotonic() - started
-    return report
+        facts = run(task, servers, stopping, console)
+    tell(facts, console, as_json=as_json)
+    raise typer.Exit(exit_code(facts, stopping))
 
 
-def _batches(
-    decoded: Iterable[tuple[Path, Image | InvalidInput]],
-    root: Path,
-    labels: dict[str, Labels],
-    report: Report,
-) -> Iterator[list[Item]]:
-    def items() -> Iterator[Item]:
-        for file, image in decoded:
-            if isinstance(image, InvalidInput):
-                report.skipped[image.reason.value] += 1
-                continue
-            known = labels.get(file.relative_to(root).as_posix(), Labels())
-            yield Item(image, known.label, known.cancer_type)
-
-    stream = items()
-    while batch := list(islice(stream, BATCH)):
-        yield batch
-
-
-def read_labels(table: Path | None) -> dict[str, Labels]:
-    """Read a table of labels; an empty one where there is no table."""
-    if table is None:
-        return {}
-    with table.open(newline="") as rows:
-        return {
-            row["file"]: Labels(row.get("label") or "", row.get("cancer_type") or "")
-            for row in csv.DictReader(rows)
-        }
+def run(task: Task, servers: Servers, stopping: Stopping, console: Console) -> dict[str, Any]:
+    """Index; return the facts of the report."""
+    settings = Settings()
+    pace = new_pace(settings)
+    coding = servers.archives.open_or_create(servers.coding(task.tenant, task.archive), soon())
+    archive = servers.archives.get(task.archive, soon())
+    live = LiveArchive(servers.connection, task.tenant, task.archive)
+    job = Run(
+        task=task,
+        servers=servers,
+        coding=coding,
+        side=servers.encoders.describe(coding.model_version).side,
+        created=archive.created,
+        pace=pace,
+        settings=settings,
+        stopping=stopping,
+        console=console,
+    )
+    return job.through(into(live, servers.encoders, pace))
 
 
-def _decode(file: Path, *, decoders: DecoderPool, side: int, most: int) -> Image | InvalidInput:
-    try:
-        with file.open("rb") as stream:
-            # One byte more than is taken is enough to be refused by.
-            data = stream.read(most + 1)
-        return decoders.decode(data, side=side, frame=REPRESENTATIVE, deadline=Deadline.never())
-    except OSError as error:
-        return InvalidInput(Reason.NOT_AN_IMAGE, f"The file cannot be read ({error.strerror}).")
-    except InvalidInput as error:
-        return error
+def journal_path(servers: Servers, tenant: str, archive: str, part: Shard) -> Path:
+    """Return where the journal of a job is kept when nobody says."""
+    name = f"{tenant}.{archive}.{part.number}-of-{part.count}.sqlite"
+    return servers.deployment.data_dir / "jobs" / name
+
+
+def tell(facts: dict[str, Any], console: Console, *, as_json: bool) -> None:
+    """Print what a job did."""
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    console.print(f"indexed {facts['indexed']} images in {facts['seconds']:.1f} s")
+    for name in ("outcomes", "skipped", "noticed"):
+        words = {"outcomes": "stored", "skipped": "left out", "noticed": "files noticed"}
+        for reason, count in facts[name].items():
+            console.print(f"  {words[name]}: {reason} {count}")
+    selected_out = facts["file_outcomes"].get(Outcome.NOT_SELECTED.value)
+    if selected_out:
+        console.print(f"  not selected: {selected_out} files")
+    if not facts["complete"]:
+        console.print("stopped before the end: run the same command again, it goes on from here")
+
+
+def exit_code(facts: dict[str, Any], stopping: Stopping) -> int:
+    """Return what a scheduler is told."""
+    if not facts["complete"]:
+        return stopping.exit_code
+    return SOME_UNREADABLE if facts["file_outcomes"].get(Outcome.UNREADABLE.value) else 0

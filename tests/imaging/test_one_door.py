@@ -11,13 +11,17 @@ from pathlib import Path
 from dafh.deadline import Deadline
 from dafh.encoding.scripted import ScriptedEncoder
 from dafh.imaging.image import Image
+from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.imaging.phantom import Phantom
 from dafh.imaging.pool import DecoderPool
 from dafh.security.keys import create_key
 from dafh.training.manifest import Entry, load_images
 from dafh_gateway.backend import Backend
 from dafh_gateway.settings import GatewaySettings
-from dafh_jobs import index as job
+from dafh_jobs.decoding import Decoding
+from dafh_jobs.journal import Journal
+from dafh_jobs.pace import Pace, Stage
+from dafh_jobs.sources import entries
 
 #: Of the first phantoms, at the side of the scripted encoder: frame 1, which training takes.
 FRAME = 1
@@ -61,12 +65,7 @@ def test_training_gateway_and_job_see_the_same_bytes(sample: list[Phantom], tmp_
     finally:
         backend.close()
 
-    with DecoderPool(workers=1) as decoders:
-        jobs = []
-        for file in files:
-            image = job._decode(file, decoders=decoders, side=model.side, most=2**24)
-            assert isinstance(image, Image)
-            jobs.append(image)
+    jobs = by_a_job(files, model.side, tmp_path)
     # A job takes the representative frame; phantoms with one frame have no other.
     single = [place for place, image in enumerate(jobs) if image.metadata.frames == 1]
 
@@ -76,6 +75,21 @@ def test_training_gateway_and_job_see_the_same_bytes(sample: list[Phantom], tmp_
     assert [training[place] for place in single] == [
         digest(jobs[place].pixels.tobytes()) for place in single
     ]
+
+
+def by_a_job(files: list[Path], side: int, folder: Path) -> list[Image]:
+    journal, pace = Journal(folder / "journal", b"k" * 32, ""), Pace(dict.fromkeys(Stage, 1))
+    images: list[Image] = []
+    with DecoderPool(workers=1) as decoders:
+        decoding = Decoding(decoders, journal, side, workers=1, most=2**24, pace=pace)
+        for entry in entries(map(str, files), DEFAULT_LIMITS):
+            decoding.begin(entry, journal.record_of(entry))
+            while decoding.reading:
+                message = decoding.message()
+                images += [message.item.image] if message and message.item else []
+        decoding.close()
+    journal.close()
+    return images
 
 
 def test_a_fresh_process_sees_the_same_bytes(sample: list[Phantom], tmp_path: Path) -> None:

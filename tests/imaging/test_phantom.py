@@ -7,13 +7,19 @@ import io
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pytest
+import typer
 from pydicom import dcmread
+from typer.testing import CliRunner
 
+from dafh.imaging import commands
 from dafh.imaging.decode import decode
 from dafh.imaging.metadata import UID_PATTERN
-from dafh.imaging.phantom import Phantom, phantom_images, phantoms
+from dafh.imaging.phantom import Phantom, drawn, phantom_images, phantoms, places
+from dafh.imaging.phantom.study import CROWD
 from dafh.imaging.terms import BODY_PARTS
 
 from .instances import SEED, reread
@@ -99,3 +105,30 @@ def test_phantom_images_are_the_decoded_phantoms(sample: list[Phantom]) -> None:
     images = phantom_images(3, SEED, 32)
     assert images.shape == (3, 1, 32, 32)
     assert np.array_equal(images[2], decode(sample[2].data, side=32).pixels)
+
+
+def test_a_crowd_is_varied_and_small_enough_for_a_laptop() -> None:
+    """A hundred thousand fit 5 GB: these are of those from the first thousand on."""
+    crowd = [drawn(place) for place in list(places(1600))[-150:]]
+    data_sets = [reread(one.data) for one in crowd]
+    assert all(place.series > CROWD for place in list(places(1600))[-150:])
+    assert {one.modality for one in crowd} == {"CT", "MR", "PT", "US", "MG"}
+    assert len({one.file_meta.TransferSyntaxUID for one in data_sets}) == 8
+    assert len({(one.Rows, one.Columns) for one in data_sets}) >= 12
+    assert np.mean([len(one.data) for one in crowd]) < 50_000 * 0.8
+    assert len({one.data for one in crowd}) == len(crowd)
+    for one in crowd:
+        assert not decode(one.data, side=8).warnings
+
+
+def test_many_phantoms_are_the_same_from_several_processes(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(commands.phantom)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "MANY", 2)
+        patch.setattr(commands, "ROUND", 5)
+        answer = CliRunner().invoke(app, [str(tmp_path), "--instances", "12", "--seed", str(SEED)])
+    assert answer.exit_code == 0, answer.output
+    for one in phantoms(12, SEED):
+        assert (tmp_path / one.file_name).read_bytes() == one.data
+    assert len((tmp_path / "manifest.csv").read_text().splitlines()) == 13

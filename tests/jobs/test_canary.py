@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from dafh.stack import Stack
 from tests.imaging.canaries import Canaries, encapsulated, jpeg, planted, png
+from tests.jobs.test_sources import dicomdir
 
 pytestmark = pytest.mark.stack
 
@@ -35,6 +39,15 @@ def source(tmp_path: Path) -> Path:
     }
     for kind, data in contents.items():
         (folder / f"{canaries.next().decode()} {kind}").write_bytes(data)
+    with zipfile.ZipFile(folder / f"{canaries.next().decode()}.zip", "w") as archive:
+        archive.writestr(f"{canaries.next().decode()}/x", planted(canaries))
+        archive.writestr(canaries.next().decode(), canaries.next() * 9)
+    with tarfile.open(folder / f"{canaries.next().decode()}.tar.gz", "w:gz") as archive:
+        archive.add(folder / next(folder.glob("*whole")), canaries.next().decode())
+    (folder / "DICOMDIR").write_bytes(
+        dicomdir([[canaries.next().decode().replace("^", "_"), "GONE"]])
+    )
+    (folder / f"{canaries.next().decode()}.tgz").write_bytes(canaries.next() * 9)
     return tmp_path
 
 
@@ -46,18 +59,38 @@ def said(*words: str | Path) -> tuple[subprocess.CompletedProcess[str], str]:
     return answer, answer.stdout + answer.stderr
 
 
-def test_indexing_says_and_stores_no_name(source: Path, stack_data_dir: Path) -> None:
-    answer, heard = said("index", source, "--data-dir", stack_data_dir)
-    assert answer.returncode == 0, heard
-    assert "indexed 3 images" in heard
+def test_indexing_says_and_stores_no_name(
+    source: Path, stack_data_dir: Path, tmp_path: Path
+) -> None:
+    report, journal = tmp_path / "out" / "report", tmp_path / "out" / "journal"
+    words: list[str | Path] = ["index", source, "--data-dir", stack_data_dir, "--report", report]
+    answer, heard = said(*words, "--journal", journal)
+    # What the DICOMDIR names is not there, and one archive is none.
+    assert answer.returncode == 1, heard
+    assert "SOURCE_UNREADABLE 2" in heard
+    assert "stored: added 3" in heard
     assert not Canaries.sings(heard)
     logs = [stack_data_dir.with_suffix(".log")]
-    for file in [*logs, *(file for file in stack_data_dir.rglob("*") if file.is_file())]:
+    kept = [file for file in (*stack_data_dir.rglob("*"), *report.parent.rglob("*"))
+            if file.is_file()]  # fmt: skip
+    assert {"outcomes.parquet", "report.html", "report.json", "journal"} <= {f.name for f in kept}
+    for file in [*logs, *kept]:
         assert b"CNRY" not in file.read_bytes(), file
+    told = json.dumps(pq.read_table(report / "outcomes.parquet").to_pylist())
+    assert not Canaries.sings(told)
+    assert journal.stat().st_mode & 0o077 == 0
+
+
+def test_a_dry_run_says_no_name(source: Path) -> None:
+    for words in ((), ("--json",)):
+        answer, heard = said("index", source, "--dry-run", *words)
+        assert answer.returncode == 0, heard
+        assert not Canaries.sings(heard)
 
 
 def test_commands_repeat_the_callers_words_and_no_others(source: Path, stack: Stack) -> None:
-    files = sorted(file for file in source.rglob("*") if file.is_file())
+    kinds = ("whole", "cut", "text", "png", "jpeg", "syntax")
+    files = sorted(file for file in source.rglob("*") if file.name.endswith(kinds))
     server = ["--json", "--server", stack.gateway.address]
     refused = 0
     commands: list[list[str | Path]] = [["encode", *files, "--json"]]

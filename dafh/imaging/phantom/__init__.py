@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dafh.imaging.decode import decode
-from dafh.imaging.phantom.study import Phantom, phantoms
+from dafh.imaging.phantom.study import Phantom, Place, drawn, phantoms, places
 
-__all__ = ["Phantom", "phantom_images", "phantoms"]
+__all__ = ["Phantom", "Place", "drawn", "phantom_images", "phantoms", "places"]
 
 
 def phantom_images(count: int, seed: int, side: int) -> NDArray[np.uint8]:

@@ -27,6 +27,15 @@ class Geometry:
     row_spacing: float
     column_spacing: float
 
+    def coarser(self, times: int) -> Geometry:
+        """Return a raster over the same area with as many times fewer rows and columns."""
+        return Geometry(
+            self.rows // times,
+            self.columns // times,
+            self.row_spacing * times,
+            self.column_spacing * times,
+        )
+
 
 class Canvas:
     """A plane of values with coordinates: x to the right, y down, the longer side from -1 to 1.

@@ -23,6 +23,10 @@ IMPLEMENTATION = "dafh phantom implementation"
 #: Series of one study, and studies of one patient.
 SERIES_PER_STUDY = 2
 SERIES_PER_PATIENT = 3
+#: Series from which on instances are many rather than fine, and by how many times the rasters of
+#: their series are coarser, in turn: a hundred thousand fit a laptop.
+CROWD = 600
+COARSER = (2, 3, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Phantom:
 
 
 @dataclass(frozen=True, slots=True)
-class _Slice:
+class Place:
     """Where an instance stands in the made-up world."""
 
     seed: int
@@ -52,13 +56,17 @@ class _Slice:
     #: From 0, of `count`.
     number: int
     count: int
+    #: Counts instances over all patients, from 1.
+    instance: int
 
     @property
     def patient(self) -> int:
+        """Number of the patient, from 1."""
         return self.series // SERIES_PER_PATIENT + 1
 
     @property
     def study(self) -> int:
+        """Number of the study of the patient, from 1."""
         return self.series % SERIES_PER_PATIENT // SERIES_PER_STUDY + 1
 
     def uid(self, level: str, *numbers: int) -> str:
@@ -76,6 +84,11 @@ def phantoms(count: int, seed: int = 1) -> Iterator[Phantom]:
     seed
         The same seed gives the same bytes, on every run.
     """
+    return map(drawn, places(count, seed))
+
+
+def places(count: int, seed: int = 1) -> Iterator[Place]:
+    """Yield where each of the instances stands; `drawn` makes it, in any process."""
     made = series = 0
     while made < count:
         kind, turn = KINDS[series % len(KINDS)], series // len(KINDS)
@@ -83,12 +96,16 @@ def phantoms(count: int, seed: int = 1) -> Iterator[Phantom]:
         slices = int(rng.integers(1, kind.slices + 1))
         for number in range(min(slices, count - made)):
             made += 1
-            yield _phantom(kind, _Slice(seed, series, turn, number, slices), made)
+            yield Place(seed, series, turn, number, slices, made)
         series += 1
 
 
-def _phantom(kind: Kind, place: _Slice, instance: int) -> Phantom:
+def drawn(place: Place) -> Phantom:
+    """Return the instance at a place."""
+    kind = KINDS[place.series % len(KINDS)]
     geometry = kind.geometries[place.turn % len(kind.geometries)]
+    if place.series >= CROWD:
+        geometry = geometry.coarser(COARSER[place.turn % len(COARSER)])
     window = kind.windows[place.turn % len(kind.windows)]
     canvas = Canvas(
         geometry,
@@ -103,7 +120,7 @@ def _phantom(kind: Kind, place: _Slice, instance: int) -> Phantom:
     syntax = syntaxes[place.series % len(syntaxes)]
     data_set = _data_set(kind, place, geometry, stored, syntax)
     return Phantom(
-        file_name=f"phantom-{instance:04}-{kind.modality.lower()}.dcm",
+        file_name=f"phantom-{place.instance:04}-{kind.modality.lower()}.dcm",
         data=_file(data_set, syntax),
         label=kind.label,
         modality=kind.modality,
@@ -111,7 +128,7 @@ def _phantom(kind: Kind, place: _Slice, instance: int) -> Phantom:
     )
 
 
-def _height(place: _Slice, canvas: Canvas) -> float:
+def _height(place: Place, canvas: Canvas) -> float:
     """Return where a slice lies, -1 to 1: slices of a series are far apart."""
     if place.count == 1:
         return canvas.near(0, 0.8)
@@ -119,9 +136,7 @@ def _height(place: _Slice, canvas: Canvas) -> float:
     return float(np.clip(0.85 * even + canvas.grain.uniform(-0.15, 0.15), -1, 1))
 
 
-def _data_set(
-    kind: Kind, place: _Slice, geometry: Geometry, stored: Stored, syntax: str
-) -> Dataset:
+def _data_set(kind: Kind, place: Place, geometry: Geometry, stored: Stored, syntax: str) -> Dataset:
     data_set = Dataset()
     rng = np.random.default_rng([place.seed, place.patient, place.study])
     numbers = (place.patient, place.study, place.series, place.number)
@@ -161,7 +176,7 @@ def _data_set(
     return data_set
 
 
-def _add_modality(data_set: Dataset, kind: Kind, place: _Slice, geometry: Geometry) -> None:
+def _add_modality(data_set: Dataset, kind: Kind, place: Place, geometry: Geometry) -> None:
     """Add the elements of the modality's own modules (PS3.3 C.8)."""
     spacing = [f"{geometry.row_spacing:g}", f"{geometry.column_spacing:g}"]
     if kind.modality in ("CT", "MR", "PT"):

@@ -1,0 +1,184 @@
+"""``dafh export-codes`` and ``dafh import-codes``: an archive as Parquet files, and back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from dafh.deadline import Deadline
+from dafh.errors import Conflict, NotFound, Reason, Unavailable
+from dafh.index import dump
+from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding, CodingKey
+from dafh.index.indexing import Indexing
+from dafh.index.live import CaseWriter, LiveArchive, OneCoding
+from dafh.index.manifest import MANIFEST, PLAN, Manifest, Plan, Store, part_names, read_manifest
+from dafh.index.milvus import MilvusIndex
+from dafh.index.progress import ErasureCount
+from dafh_jobs.deployment import Servers, connected, soon
+from dafh_jobs.shard import WHOLE, Shard, chosen_shard
+from dafh_jobs.stores import store_at
+
+#: Seconds that a part waits for part 0 to make the plan.
+PLAN_S = 600.0
+_GLANCE = 0.5
+
+Tenant = Annotated[str, typer.Option(help="Whose archive.")]
+DataDir = Annotated[Path | None, typer.Option(help="Data directory of the running stack.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+CodingOption = Annotated[
+    str, typer.Option("--coding", help="Key of the coding; the live one if not.")
+]
+
+
+def export_codes(
+    archive: Annotated[str, typer.Argument(help="Name of the archive.")] = DEFAULT_ARCHIVE,
+    out: Annotated[str, typer.Option(help="Folder, or address in an object store.")] = "codes",
+    coding: CodingOption = "",
+    shard: Annotated[str, typer.Option(help="i/n: write only part i of n of the files.")] = "",
+    tenant: Tenant = DEFAULT_TENANT,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all codes of an archive, with the UIDs and labels of their cases, as Parquet files.
+
+    Every case that was stored before the export began (T0 in the manifest) and that nobody touched
+    since is in it once. The same command goes on where one was cut off. The files hold UIDs and
+    pseudonyms of patients: keep them as safe as the archive.
+    """
+    store, part = store_at(out), chosen_shard(shard)
+    with connected(tenant, data_dir) as found, _progress("exporting") as progress:
+        chosen = _chosen(found, archive, coding)
+        Indexing(found.connection, chosen).make_searchable(soon())
+        index = MilvusIndex(found.connection, chosen)
+        erasures = ErasureCount(found.archives.ledger, tenant, archive).read
+        if part == WHOLE:
+            manifest = dump.dump(index, store, erasures, Deadline.never(), progress=progress)
+        else:
+            made = _export_part(index, store, erasures, part, progress)
+            if made is None:
+                typer.echo(f"part {part} is written; the last one writes the manifest", err=True)
+                return
+            manifest = made
+    _tell(manifest, as_json=as_json)
+
+
+def import_codes(
+    source: Annotated[str, typer.Argument(help="Folder or address of an export.")],
+    archive: Annotated[
+        str, typer.Option(help="Archive to import into; by default that of the export.")
+    ] = "",
+    tenant: Tenant = DEFAULT_TENANT,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store the cases of an export in an archive, which is made where there is none.
+
+    What is there already stays. The same command goes on where one was cut off. A case that was
+    erased after the export comes back with it.
+    """
+    store = store_at(source)
+    manifest = read_manifest(store)
+    wanted = replace(manifest.plan.coding, tenant=tenant, archive=archive or manifest.plan.archive)
+    dump.require_loadable(manifest, wanted)
+    with connected(tenant, data_dir) as found, _progress("importing") as progress:
+        wanted = found.archives.open_or_create(wanted, soon())
+        outcomes = dump.load(
+            store, _writer(found, wanted), wanted, Deadline.never(), progress=progress
+        )
+    told = {outcome.value: count for outcome, count in sorted(outcomes.items())}
+    typer.echo(json.dumps(told) if as_json else f"{sum(told.values())} cases: {told}")
+
+
+def _export_part(
+    index: MilvusIndex,
+    store: Store,
+    erasures: dump.Erasures,
+    part: Shard,
+    progress: dump.Progress,
+) -> Manifest | None:
+    """Write the files that fall to a part; the part that finds all files there finishes.
+
+    Raises
+    ------
+    Unavailable
+        Cases were erased meanwhile: all parts have to run again.
+    """
+    if MANIFEST in store.names():
+        raise Conflict(
+            Reason.DUMP_EXISTS,
+            "The folder holds a complete dump.",
+            remedy="Choose an empty folder.",
+            subject="out",
+        )
+    plan = _plan(index, store, erasures, part)
+    mine = [number for number in range(plan.parts) if number % part.count == part.number]
+    for done, number in enumerate(mine, 1):
+        dump.write_part(index, store, plan, number, Deadline.never())
+        progress(done, len(mine))
+    if not {plan.name(number) for number in range(plan.parts)} <= set(part_names(store)):
+        return None
+    # All are there: of those that see it at once each writes the same manifest.
+    parts = [
+        dump.write_part(index, store, plan, number, Deadline.never())
+        for number in range(plan.parts)
+    ]
+    if erasures(soon()) != plan.erasures:
+        raise Unavailable(
+            Reason.INDEX_UNAVAILABLE,
+            "Cases were erased while the archive was exported.",
+            remedy="Run all parts again: they go on with what was not touched.",
+        )
+    return dump.finish(store, plan, parts)
+
+
+def _plan(index: MilvusIndex, store: Store, erasures: dump.Erasures, part: Shard) -> Plan:
+    """Return the plan that part 0 makes; the others wait for it."""
+    deadline = Deadline.after(PLAN_S)
+    while part.number and PLAN not in store.names():
+        time.sleep(min(_GLANCE, deadline.remaining("part 0 planned the export")))
+    return dump.begin(index, store, erasures, Deadline.never())
+
+
+def _writer(found: Servers, coding: Coding) -> CaseWriter:
+    """Return what writes into a coding: where it is live, also into one that is about to be."""
+    if found.archives.get(coding.archive, soon()).live == coding:
+        return LiveArchive(found.connection, coding.tenant, coding.archive)
+    return OneCoding(MilvusIndex(found.connection, coding))
+
+
+def _chosen(found: Servers, name: str, key: str) -> Coding:
+    archive = found.archives.get(name, soon())
+    chosen = archive.find(CodingKey(key)) if key else archive.live
+    if chosen is None:
+        raise NotFound(
+            Reason.CODING_NOT_FOUND,
+            "The archive has no such coding.",
+            remedy="`dafh archive show` lists those that it has.",
+            subject="coding",
+        )
+    return chosen
+
+
+def _tell(manifest: Manifest, *, as_json: bool) -> None:
+    facts = {"rows": manifest.rows, "cases": manifest.cases, "began": manifest.plan.began}
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(f"{manifest.rows} cases in {len(manifest.parts)} files: {manifest.cases}")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

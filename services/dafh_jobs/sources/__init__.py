@@ -1,0 +1,15 @@
+"""Where files come from: folders, manifests, archives, object stores; read once, one at a time."""
+
+from dafh_jobs.sources.entry import Content, Entry, Labels, UnreadableError
+from dafh_jobs.sources.opened import check, count, entries, read_labels
+
+__all__ = [
+    "Content",
+    "Entry",
+    "Labels",
+    "UnreadableError",
+    "check",
+    "count",
+    "entries",
+    "read_labels",
+]

@@ -1,0 +1,239 @@
+"""Every file of a source comes once, in the same order, whatever holds it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from dafh.errors import DafhError, InvalidInput, Misconfigured
+from dafh.imaging.limits import DEFAULT_LIMITS
+from dafh.imaging.phantom import Phantom, phantoms
+from dafh_jobs.sources import Entry, Labels, check, count, entries
+
+MOST = 2**24
+TAR_MODES = {
+    "a.tar": "w",
+    "a.tar.gz": "w:gz",
+    "a.tgz": "w:gz",
+    "a.tar.bz2": "w:bz2",
+    "a.txz": "w:xz",
+}
+
+
+@pytest.fixture(scope="module")
+def made() -> list[Phantom]:
+    return list(phantoms(4, 7))
+
+
+@pytest.fixture
+def folder(made: list[Phantom], tmp_path: Path) -> Path:
+    """A folder as scanners leave them: deep, without suffixes, with an empty one."""
+    root = tmp_path / "images"
+    places = ("b/IM1", "b/deep/er/IM2", "a", "b.dcm")
+    for place, one in zip(places, made, strict=True):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(one.data)
+    (root / "empty").mkdir()
+    return root
+
+
+def found(*words: object) -> list[Entry]:
+    return list(entries(map(str, words), DEFAULT_LIMITS))
+
+
+def bytes_of(read: list[Entry]) -> list[bytes]:
+    return [entry.read(MOST).beginning for entry in read]
+
+
+def unreadable(read: list[Entry]) -> int:
+    failed = 0
+    for entry in read:
+        try:
+            entry.read(MOST)
+        except OSError:
+            failed += 1
+    return failed
+
+
+def dicomdir(named: list[list[str]]) -> bytes:
+    """Return a DICOMDIR with a record for each file."""
+    data_set = Dataset()
+    records = []
+    for parts in named:
+        record = Dataset()
+        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", parts
+        records.append(record)
+    data_set.DirectoryRecordSequence = records
+    data_set.file_meta = FileMetaDataset()
+    data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data_set.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    data_set.file_meta.MediaStorageSOPInstanceUID = UID("2.25.5")
+    stream = io.BytesIO()
+    dcmwrite(stream, data_set, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def test_a_folder_is_walked_to_its_leaves_in_order(folder: Path, made: list[Phantom]) -> None:
+    names = [entry.name.removeprefix(f"{folder}/") for entry in found(folder)]
+    assert names == ["a", "b.dcm", "b/IM1", "b/deep/er/IM2"]
+    assert sorted(bytes_of(found(folder))) == sorted(one.data for one in made)
+    assert names == [entry.name.removeprefix(f"{folder}/") for entry in found(folder)]
+    assert count([str(folder)], threading.Event()) == 4
+
+
+def test_links_in_circles_and_folders_that_cannot_be_listed_end_nothing(folder: Path) -> None:
+    (folder / "b" / "circle").symlink_to(folder, target_is_directory=True)
+    (folder / "nowhere").symlink_to(folder / "gone")
+    os.mkfifo(folder / "pipe")
+    read = found(folder)
+    assert len(read) == 5
+    assert unreadable(read) == 1
+
+
+def test_the_rest_of_a_large_file_is_hashed_and_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 20_000)
+    (entry,) = found(tmp_path)
+    content = entry.read(1000)
+    assert (len(content.beginning), content.size) == (1000, 256 * 20_000)
+    assert content.sha256 == hashlib.sha256(bytes(range(256)) * 20_000).hexdigest()
+
+
+def test_a_stamp_changes_with_its_file(folder: Path) -> None:
+    before = {entry.name: entry.stamp for entry in found(folder)}
+    assert all(before.values())
+    (folder / "a").write_bytes(b"other")
+    after = {entry.name: entry.stamp for entry in found(folder)}
+    assert [name for name in before if before[name] != after[name]] == [str(folder / "a")]
+
+
+def test_a_zip_archive_is_read_as_it_stands(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.ZIP", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            archive.write(file, file.relative_to(folder))
+    read = found(tmp_path / "a.ZIP")
+    assert sorted(bytes_of(read)) == sorted(bytes_of(found(folder)))
+    assert len({entry.name for entry in read}) == len(read)
+    whole = (tmp_path / "a.ZIP").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[:-100])
+    assert unreadable(found(tmp_path / "cut.zip")) == 1
+    spoiled = bytearray(whole)
+    spoiled[200:210] = b"\0" * 10
+    (tmp_path / "spoiled.zip").write_bytes(spoiled)
+    read = found(tmp_path / "spoiled.zip")
+    assert (len(read), unreadable(read)) == (4, 1)
+
+
+@pytest.mark.parametrize("name", TAR_MODES)
+def test_a_tar_archive_is_read_as_a_stream(folder: Path, tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / name, TAR_MODES[name]) as archive:  # type: ignore[call-overload]  # one of its modes
+        archive.add(folder, "x")
+    assert sorted(bytes_of(found(tmp_path / name))) == sorted(bytes_of(found(folder)))
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / f"cut-{name}").write_bytes(whole[: len(whole) // 2])
+    read = found(tmp_path / f"cut-{name}")
+    assert 0 < len(read) <= 4
+    assert unreadable(read) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_manifest_names_files_and_labels(folder: Path, kind: str) -> None:
+    rows = [
+        {"file": "b/IM1", "label": "lung", "cancer_type": "adenocarcinoma", "more": "1"},
+        {"file": str(folder / "a"), "label": "brain", "cancer_type": "", "more": "2"},
+        {"file": "missing", "label": "", "cancer_type": "", "more": ""},
+    ]
+    manifest = folder / f"manifest.{kind}"
+    if kind == "csv":
+        with manifest.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), manifest)
+    read = found(manifest)
+    assert [entry.labels for entry in read] == [
+        Labels("lung", "adenocarcinoma"),
+        Labels("brain"),
+        Labels(),
+    ]
+    assert bytes_of(read[:2]) == [(folder / "b/IM1").read_bytes(), (folder / "a").read_bytes()]
+    assert unreadable(read) == 1
+
+
+def test_a_manifest_without_its_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,label\na,b\n")
+    pq.write_table(pa.table({"path": ["a"]}), tmp_path / "m.parquet")
+    (tmp_path / "n.parquet").write_text("no Parquet")
+    for manifest in tmp_path.iterdir():
+        with pytest.raises(InvalidInput, match="manifest"):
+            found(manifest)
+
+
+def test_a_dicomdir_names_files_and_a_folder_with_one_misses_what_is_gone(
+    made: list[Phantom], tmp_path: Path
+) -> None:
+    disc = tmp_path / "disc"
+    for number, one in enumerate(made):
+        (disc / f"D{number % 2}").mkdir(parents=True, exist_ok=True)
+        (disc / f"D{number % 2}" / f"I{number}").write_bytes(one.data)
+    named = [["D0", "I0"], ["D1", "I1"], ["D0", "I2"], ["D1", "I3"], ["..", "..", "etc"]]
+    directory = disc / "DICOMDIR"
+    directory.write_bytes(dicomdir(named))
+    read = found(directory)
+    assert len(read) == 4
+    on_disc = {file for file in directory.parent.rglob("*") if file.is_file()}
+    assert {Path(entry.name) for entry in read} == on_disc - {directory}
+    Path(read[0].name).unlink()
+    everything = found(directory.parent)
+    assert len(everything) == 5
+    assert unreadable(everything) == 1
+
+
+def test_an_object_store_is_a_source(made: list[Phantom]) -> None:
+    store = fsspec.filesystem("memory")
+    for number, one in enumerate(made):
+        store.pipe(f"/bucket/{number % 2}/{number}", one.data)
+    store.pipe("/bucket/manifest.csv", b"file,label\n0/2,x\n")
+    read = found("memory://bucket")
+    assert len(read) == 5
+    assert {one.data for one in made} < set(bytes_of(read))
+    (listed,) = found("memory://bucket/manifest.csv")
+    assert listed.read(MOST).beginning == made[2].data
+    assert listed.labels == Labels("x")
+    check(["memory://bucket"])
+    with pytest.raises(InvalidInput):
+        check(["memory://other"])
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("s3://user:secret@bucket/x", InvalidInput),
+        ("http://images.example/x", Misconfigured),
+        ("nonsense://x/y", Misconfigured),
+    ],
+)
+def test_an_address_that_would_tell_secrets_is_refused(word: str, error: type[DafhError]) -> None:
+    with pytest.raises(error) as refused:
+        check([word])
+    assert "secret" not in str(refused.value)
+
+
+def test_no_entry_shows_its_name(folder: Path) -> None:
+    for entry in found(folder):
+        assert str(folder) not in repr(entry)
+        assert str(folder) not in repr(entry.read(MOST))
