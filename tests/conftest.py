@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dafh.stack import Stack
+
+# What a busy machine needs for one example says nothing about the code.
+settings.register_profile("dafh", deadline=None)
+settings.load_profile("dafh")
 
 #: `dafh`, as a process that is told to stop when the one that started it is gone, however it went.
 DAFH_UNTIL_PARENT_ENDS = (

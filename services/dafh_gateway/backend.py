@@ -18,10 +18,11 @@ from dafh.index.archive import Archive, key_mismatch
 from dafh.index.archives import Archives
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding
 from dafh.index.connection import Connection, holding
-from dafh.index.endpoint import endpoint
+from dafh.index.endpoint import Endpoint, endpoint
 from dafh.index.erasure import Eraser
 from dafh.index.live import LiveArchive
 from dafh.security.keys import load_key
+from dafh.settings import Tenancy
 from dafh_gateway.probe import PICTURE, SIDE, require_sense
 from dafh_gateway.settings import GatewaySettings
 
@@ -61,8 +62,11 @@ class Backend:
             headers,
             settings.triton_server_name,
         )
-        self._milvus = endpoint(settings)
-        self._connection: Connection | None = None
+        #: Of the server as such; where each tenant has a database of its own, of no tenant.
+        self._milvus = replace(
+            endpoint(settings, DEFAULT_TENANT), database=settings.milvus_database
+        )
+        self._connections: dict[Endpoint, Connection] = {}
         self._encoders: dict[int, TritonEncoder] = {}
         self._archives: dict[tuple[str, str], LiveArchive] = {}
         self._decoders: dict[str, DecoderPool] = {}
@@ -174,11 +178,12 @@ class Backend:
 
     def catalogue(self, tenant: str, deadline: Deadline) -> Archives:
         """Return a tenant's archives."""
-        return Archives(self._connected(deadline), tenant)
+        shared = self._settings.milvus_tenancy is Tenancy.SHARED
+        return Archives(self._connected_for(tenant, deadline), tenant, shared=shared)
 
     def eraser(self, tenant: str, archive: str, deadline: Deadline) -> Eraser:
         """Return what erases cases of an archive."""
-        return Eraser(self._connected(deadline), tenant, archive)
+        return Eraser(self._connected_for(tenant, deadline), tenant, archive)
 
     def archive(self, tenant: str, name: str, deadline: Deadline) -> LiveArchive:
         """Return an archive in use.
@@ -193,7 +198,7 @@ class Backend:
         key = (tenant, name)
         archive = self._archives.get(key)
         if archive is None:
-            archive = LiveArchive(self._connected(deadline), tenant, name)
+            archive = LiveArchive(self._connected_for(tenant, deadline), tenant, name)
         try:
             known = archive.archive(deadline)
         except NotFound:
@@ -245,14 +250,17 @@ class Backend:
         for pool in self._decoders.values():
             pool.close()
         self._triton.close()
-        if self._connection is not None:
-            self._connection.close()
+        for connection in self._connections.values():
+            connection.close()
 
-    def _connected(self, deadline: Deadline) -> Connection:
+    def _connected_for(self, tenant: str, deadline: Deadline) -> Connection:
+        return self._connected(endpoint(self._settings, tenant), deadline)
+
+    def _connected(self, where: Endpoint, deadline: Deadline) -> Connection:
         with holding(self._connecting, deadline, "connecting to the index"):
-            if self._connection is None:
-                self._connection = Connection(self._milvus, deadline)
-            return self._connection
+            if where not in self._connections:
+                self._connections[where] = Connection(where, deadline)
+            return self._connections[where]
 
     def _require_key(self, archive: Archive) -> None:
         ours = self.keyer(archive.tenant).key_id
@@ -270,7 +278,8 @@ class Backend:
         self._sensible = True
 
     def _ask_milvus(self, deadline: Deadline) -> None:
-        self._connected(deadline).call("asking Milvus", deadline, "list_collections")
+        connection = self._connected(self._milvus, deadline)
+        connection.call("asking Milvus", deadline, "list_collections")
 
     def _ask_decoders(self, deadline: Deadline) -> None:
         # Calls show as well that they work, and a probe that is cut short costs a process.
