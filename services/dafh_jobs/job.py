@@ -158,6 +158,7 @@ class Run:
         pipeline = Pipeline(
             decoding, storing, journal, self.pace, stop, shown.show, self._require_sources
         )
+        self.pace.begin()
         return pipeline.run(self._entries())
 
     def _entries(self) -> Iterator[Entry]:

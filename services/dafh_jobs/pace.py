@@ -48,6 +48,10 @@ class Pace:
             with self._lock:
                 self._busy[stage] += time.monotonic() - began
 
+    def begin(self) -> None:
+        """Count time from now on: the first file comes."""
+        self._began = time.monotonic()
+
     @property
     def seconds(self) -> float:
         """Since the beginning."""

@@ -1,0 +1,220 @@
+"""What a job adds to its work: ``python -m bench.jobs`` writes docs/performance/jobs.md and .json.
+
+The bound is decoding and inference alone: the same decoders, the same Triton, the same files in the
+same process, without journal, index or report. Both go by turns in one run, on one machine; the
+ratio says more than the rates. Memory is that of `dafh index` as a process of its own, as the
+number of files grows tenfold and again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from bench.environment import environment
+from dafh.deadline import Deadline
+from dafh.encoding.triton import MAX_BATCH
+from dafh.imaging.decode import REPRESENTATIVE
+from dafh.imaging.image import PatientKeyer
+from dafh.imaging.pool import DecoderPool
+from dafh_jobs import index
+from dafh_jobs.deployment import Servers, connected
+from dafh_jobs.job import Settings, Task
+from dafh_jobs.stopping import Stopping
+
+OUT = Path(__file__).resolve().parent.parent / "docs" / "performance" / "jobs"
+DAFH = str(Path(sys.executable).with_name("dafh"))
+#: Files of the comparison, how often it is made, and files of the measurement of memory.
+FILES, TURNS, SIZES = 1_500, 3, (1_000, 10_000)
+FULL = 100_000
+#: Seconds between looks at a process's memory.
+GLANCE = 0.2
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench.jobs")
+    parser.add_argument("--files", type=int, default=FILES)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--full", action="store_true", help=f"memory up to {FULL} files")
+    options = parser.parse_args()
+    sizes = (*options.sizes, FULL) if options.full else options.sizes
+    with tempfile.TemporaryDirectory(prefix="dafh-bench-") as folder:
+        work = Path(folder)
+        with stack(work):
+            found = {
+                "environment": environment(),
+                "rate": rates(work, options.files),
+                "memory": [memory(work, size) for size in sizes],
+            }
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    OUT.with_suffix(".md").write_text(page(found))
+    sys.stdout.write(page(found))
+
+
+@contextmanager
+def stack(work: Path) -> Iterator[None]:
+    """Run the embedded stack."""
+    run("up", "--detach", "--port", "0", "--data-dir", str(work))
+    try:
+        yield
+    finally:
+        run("down", "--data-dir", str(work))
+
+
+def run(*words: str) -> None:
+    """Run a command."""
+    subprocess.run([DAFH, *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def phantoms(work: Path, count: int) -> Path:
+    """Return a folder of phantoms."""
+    folder = work / f"phantoms-{count}"
+    if not folder.exists():
+        run("phantom", str(folder), "--instances", str(count))
+        (folder / "manifest.csv").unlink()
+    return folder
+
+
+def rates(work: Path, count: int) -> dict[str, Any]:
+    """Return files per second of the bound and of the job, by turns."""
+    source = phantoms(work, count)
+    files = sorted(source.iterdir())
+    alone, jobs, stages = [], [], {}
+    with connected("default", work) as servers:
+        bound(servers, files[:200])
+        for turn in range(TURNS):
+            alone.append(count / bound(servers, files))
+            facts = job(servers, source, f"turn{turn}")
+            jobs.append(facts["files_per_second"])
+            stages = facts["stages"]
+    return {
+        "files": count,
+        "alone": [round(one, 1) for one in alone],
+        "job": [round(one, 1) for one in jobs],
+        "ratio": round(median(jobs) / median(alone), 3),
+        "stages": stages,
+    }
+
+
+def bound(servers: Servers, files: Sequence[Path]) -> float:
+    """Return the seconds that decoding and inference alone take."""
+    settings = Settings()
+    workers, abreast = settings.decode.decode_workers, settings.job.batches
+    keyer = PatientKeyer(servers.deployment.key, "default")
+    described = servers.encoders.describe(servers.deployment.model_version)
+    coding = servers.coding("default", "bound")
+    encoder = servers.encoders.of(coding, Deadline.after(60))
+    slots = threading.Semaphore(abreast)
+
+    def encode(images: NDArray[np.uint8]) -> None:
+        try:
+            encoder.encode(images, Deadline.after(60))
+        finally:
+            slots.release()
+
+    with (
+        DecoderPool(workers=workers, keyer=keyer, policy=settings.decode.policy) as decoders,
+        ThreadPoolExecutor(workers + 2) as readers,
+        ThreadPoolExecutor(abreast) as senders,
+    ):
+        decode = partial(_decoded, decoders, described.side)
+        began = time.monotonic()
+        sent = []
+        images = readers.map(decode, files)
+        while some := list(islice(images, MAX_BATCH)):
+            slots.acquire()
+            sent.append(senders.submit(encode, np.stack(some)))
+        for one in sent:
+            one.result()
+        return time.monotonic() - began
+
+
+def _decoded(decoders: DecoderPool, side: int, file: Path) -> NDArray[np.uint8]:
+    image = decoders.decode(
+        file.read_bytes(), side=side, frame=REPRESENTATIVE, deadline=Deadline.never()
+    )
+    return image.pixels
+
+
+def job(servers: Servers, source: Path, archive: str) -> dict[str, Any]:
+    """Index a folder into an archive of its own; return the facts of the report."""
+    task = Task("indexing", (str(source),), "default", archive)
+    task = replace(task, journal=servers.deployment.data_dir / f"{archive}.journal")
+    return index.run(task, servers, Stopping(), Console(quiet=True))
+
+
+def memory(work: Path, count: int) -> dict[str, Any]:
+    """Return the most memory that a job of so many files took, MiB, its decoders apart."""
+    source = phantoms(work, count)
+    words = ["index", str(source), "--archive", f"memory{count}", "--data-dir", str(work), "--json"]
+    with subprocess.Popen([DAFH, *words], stdout=subprocess.PIPE, text=True) as process:
+        most = 0
+        while process.poll() is None:
+            most = max(most, _resident(process.pid))
+            time.sleep(GLANCE)
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        facts = json.loads(process.stdout.read())
+    return {
+        "files": count,
+        "mib": round(most / 2**20),
+        "files_per_second": facts["files_per_second"],
+    }
+
+
+def _resident(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in lines if line.startswith("VmRSS")]
+    return int(found[0]) * 1024 if found else 0
+
+
+def page(found: dict[str, Any]) -> str:
+    """Return the page."""
+    rate = found["rate"]
+    rows = "\n".join(
+        f"| {one['files']} | {one['mib']} | {one['files_per_second']} |" for one in found["memory"]
+    )
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in rate["stages"].items())
+    about = found["environment"]
+    return f"""# What a job adds
+
+Written by `python -m bench.jobs` on {about["date"]}: {about["machine"]};
+{about["versions"]}.
+
+{rate["files"]} phantoms, {len(rate["job"])} turns each, files per second: decoding and inference
+alone {", ".join(map(str, rate["alone"]))}; the job {", ".join(map(str, rate["job"]))}. The ratio of
+the medians is **{rate["ratio"]}**. Busy in the last turn: {shares}.
+
+| files | most memory of `dafh index`, MiB | files per second |
+|---|---|---|
+{rows}
+
+Triton and Milvus Lite ran on the same processors. Memory is that of the job's own process; each
+decoder is another, bounded by `memory_bytes`.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The heart of a job, on real decoders and an index in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dafh.deadline import Deadline
+from dafh.encoding.scripted import SIDE, ScriptedEncoder
+from dafh.errors import InvalidInput, Reason, Unavailable
+from dafh.imaging.limits import DEFAULT_LIMITS
+from dafh.imaging.pool import DecoderPool
+from dafh.index.case import Coding
+from dafh.index.exact import ExactIndex
+from dafh.index.port import Outcome
+from dafh.ingest.ingest import Ingester, Item
+from dafh_jobs import storing as storing_module
+from dafh_jobs.decoding import Decoding
+from dafh_jobs.journal import Journal, Record
+from dafh_jobs.pace import Pace, Stage
+from dafh_jobs.pipeline import Pipeline
+from dafh_jobs.sources import Entry, entries
+from dafh_jobs.storing import Store, Storing
+from tests.index.models import soon
+
+CODING = Coding("default", "a", "0" * 64, 1, 64, "0123456789abcdef")
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[DecoderPool]:
+    with DecoderPool(workers=2) as pool:
+        yield pool
+
+
+@dataclass
+class Parts:
+    """A job whose index is in memory."""
+
+    decoders: DecoderPool
+    folder: Path
+    index: ExactIndex = field(default_factory=lambda: ExactIndex(CODING))
+    pace: Pace = field(default_factory=lambda: Pace(dict.fromkeys(Stage, 2)))
+    stop: threading.Event = field(default_factory=threading.Event)
+    said: list[str] = field(default_factory=list)
+
+    def store(self, items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        ingester = Ingester.alone(ScriptedEncoder(), self.index)
+        return [one.outcome for one in ingester.ingest(items, deadline)]
+
+    def run(
+        self, source: Path, store: Store, *, patience: float = 60.0
+    ) -> tuple[bool, list[Record]]:
+        journal = Journal(self.folder / "journal", b"k" * 32, "")
+        over = threading.Event()
+        decoding = Decoding(
+            self.decoders, journal, SIDE, workers=2, most=2**24, pace=self.pace, over=over
+        )
+        storing = Storing(
+            store, abreast=2, patience=patience, stops=(self.stop, over), tell=self.said.append
+        )
+        pipeline = Pipeline(decoding, storing, journal, self.pace, self.stop, lambda: None)
+        try:
+            return pipeline.run(self.entries(source)), list(journal.records())
+        finally:
+            over.set()
+            storing.close()
+            decoding.close()
+            self.left = list(journal.records())
+            journal.close()
+
+    def entries(self, source: Path) -> Iterator[Entry]:
+        return entries([str(source)], DEFAULT_LIMITS)
+
+
+@pytest.fixture
+def parts(decoders: DecoderPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
+    monkeypatch.setattr(storing_module, "LEAST", 8)
+    monkeypatch.setattr(storing_module, "FIRST_PAUSE_S", 0.05)
+    return Parts(decoders, tmp_path)
+
+
+def test_every_file_is_stored_and_written_down(parts: Parts, few: Path) -> None:
+    finished, records = parts.run(few, parts.store)
+    assert finished
+    assert parts.index.count(soon()) == 60
+    assert len(records) == 62
+    assert sum(record.frames for record in records) == 60
+    assert {record.reason for record in records} == {"", "NOT_AN_IMAGE", "EMPTY_INPUT"}
+
+
+def test_nothing_is_written_down_before_the_index_has_it(parts: Parts, few: Path) -> None:
+    """Whatever is in the journal when a job dies must be in the archive."""
+    stored = 0
+
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        nonlocal stored
+        if stored >= 16:
+            raise _Died
+        stored += len(items)
+        return parts.store(items, deadline)
+
+    with pytest.raises(_Died):
+        parts.run(few, store)
+    written = {record.sop_instance_uid for record in parts.left if record.frames}
+    there = {case.sop_instance_uid for case in parts.index.scan(soon())}
+    assert {record.sop_instance_uid for record in parts.left if not record.reason} == written
+    assert written <= there
+    assert there
+
+
+class _Died(BaseException):
+    """The program ended here."""
+
+
+def test_no_more_images_are_held_than_the_stages_take(parts: Parts, few: Path) -> None:
+    """The index hangs: readers stop, and do not gather the source in memory."""
+    gate, read = threading.Event(), 0
+
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        gate.wait(30)
+        return parts.store(items, deadline)
+
+    class Counted(Parts):
+        def entries(self, source: Path) -> Iterator[Entry]:
+            nonlocal read
+            for _ in range(20):
+                for entry in super().entries(source):
+                    read += 1
+                    yield entry
+
+    counted = Counted(parts.decoders, parts.folder)
+    runner = threading.Thread(target=counted.run, args=(few, store))
+    runner.start()
+    time.sleep(4)
+    held = read
+    counted.stop.set()
+    gate.set()
+    runner.join(60)
+    assert not runner.is_alive()
+    # Two batches that fly, one that is gathered, what waits, what is decoded.
+    assert 0 < held < 3 * 8 + 64 + 2 * 4 + 10
+
+
+def test_one_bad_image_costs_its_file_and_not_its_batch(parts: Parts, few: Path) -> None:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        if any(item.image.metadata.modality == "PT" for item in items):
+            raise InvalidInput(Reason.ARGUMENT_INVALID, "not in this archive")
+        return parts.store(items, deadline)
+
+    _, records = parts.run(few, store)
+    refused = [record for record in records if record.reason == "ARGUMENT_INVALID"]
+    assert {record.modality for record in refused} == {"PT"}
+    assert parts.index.count(soon()) == 60 - len(refused)
+
+
+def test_a_server_that_is_away_is_waited_for_and_told_once(parts: Parts, few: Path) -> None:
+    faults = iter(range(6))
+
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        if next(faults, None) is not None:
+            raise Unavailable(Reason.INDEX_UNAVAILABLE, "It is away.")
+        return parts.store(items, deadline)
+
+    finished, _ = parts.run(few, store)
+    assert finished
+    assert parts.said[:1] == ["waiting: It is away."]
+    assert parts.said.count("going on") == parts.said.count("waiting: It is away.")
+    assert parts.index.count(soon()) == 60
+
+
+def test_patience_ends(parts: Parts, few: Path) -> None:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        raise Unavailable(Reason.INDEX_UNAVAILABLE, "It is away.")
+
+    with pytest.raises(Unavailable):
+        parts.run(few, store, patience=0.2)
+
+
+@pytest.mark.parametrize(("seconds", "check"), [(0.0, lambda n: n > 8), (2.5, lambda n: n == 8)])
+def test_a_batch_grows_while_it_is_quick(
+    parts: Parts, few: Path, seconds: float, check: Callable[[int], bool]
+) -> None:
+    sizes: list[int] = []
+
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        sizes.append(len(items))
+        time.sleep(seconds)
+        return parts.store(items, deadline)
+
+    parts.run(few, store)
+    assert check(max(sizes))
