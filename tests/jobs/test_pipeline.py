@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom import dcmread, dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dafh.deadline import Deadline
 from dafh.encoding.scripted import SIDE, ScriptedEncoder
 from dafh.errors import InvalidInput, Reason, Unavailable
+from dafh.imaging.image import Image
 from dafh.imaging.limits import DEFAULT_LIMITS
+from dafh.imaging.phantom import phantoms
 from dafh.imaging.pool import DecoderPool
 from dafh.index.case import Coding
 from dafh.index.exact import ExactIndex
@@ -24,6 +30,7 @@ from dafh_jobs.decoding import Decoding
 from dafh_jobs.journal import Journal, Record
 from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.pipeline import Pipeline
+from dafh_jobs.selection import Frames, Rule, Selection
 from dafh_jobs.sources import Entry, entries
 from dafh_jobs.storing import Store, Storing
 from tests.index.models import soon
@@ -47,6 +54,7 @@ class Parts:
     pace: Pace = field(default_factory=lambda: Pace(dict.fromkeys(Stage, 2)))
     stop: threading.Event = field(default_factory=threading.Event)
     said: list[str] = field(default_factory=list)
+    selection: Selection = field(default_factory=Selection)
 
     def store(self, items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
         ingester = Ingester.alone(ScriptedEncoder(), self.index)
@@ -58,7 +66,14 @@ class Parts:
         journal = Journal(self.folder / "journal", b"k" * 32, "")
         over = threading.Event()
         decoding = Decoding(
-            self.decoders, journal, SIDE, workers=2, most=2**24, pace=self.pace, over=over
+            decoders=self.decoders,
+            journal=journal,
+            side=SIDE,
+            workers=2,
+            most=2**24,
+            pace=self.pace,
+            selection=self.selection,
+            over=over,
         )
         storing = Storing(
             store, abreast=2, patience=patience, stops=(self.stop, over), tell=self.said.append
@@ -144,6 +159,52 @@ def test_no_more_images_are_held_than_the_stages_take(parts: Parts, few: Path) -
     assert not runner.is_alive()
     # Two batches that fly, one that is gathered, what waits, what is decoded.
     assert 0 < held < 3 * 8 + 64 + 2 * 4 + 10
+
+
+def test_frames_of_one_file_are_not_gathered_in_memory(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, frames = tmp_path / "source", 400
+    source.mkdir()
+    (source / "many").write_bytes(with_frames(frames))
+    gate, decoded = threading.Event(), 0
+    images = Decoding._images
+
+    def counted(self: Decoding, data: bytes, which: Frames) -> Iterator[Image]:
+        nonlocal decoded
+        for image in images(self, data, which):
+            decoded += 1
+            yield image
+
+    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+        gate.wait(30)
+        return parts.store(items, deadline)
+
+    monkeypatch.setattr(Decoding, "_images", counted)
+    parts.selection = Selection([Rule(frames=Frames.ALL)])
+    runner = threading.Thread(target=parts.run, args=(source, store))
+    runner.start()
+    time.sleep(3)
+    held = decoded
+    gate.set()
+    runner.join(60)
+    assert not runner.is_alive()
+    assert 0 < held <= 3 * 8 + 64 + 2
+    assert parts.index.count(soon()) == frames
+
+
+def with_frames(count: int) -> bytes:
+    """Return an instance of many small frames, each another."""
+    data_set = dcmread(io.BytesIO(next(phantoms(1, 3)).data))
+    data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data_set.Rows = data_set.Columns = 16
+    data_set.NumberOfFrames = count
+    pixels = np.random.default_rng(1).integers(0, 2000, (count, 16, 16), np.uint16)
+    data_set.PixelData = pixels.tobytes()
+    data_set["PixelData"].is_undefined_length = False
+    stream = io.BytesIO()
+    dcmwrite(stream, data_set, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def test_one_bad_image_costs_its_file_and_not_its_batch(parts: Parts, few: Path) -> None:
