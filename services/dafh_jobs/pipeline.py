@@ -16,7 +16,7 @@ from dafh_jobs.decoding import Abandoned, Decoding, Message, Work
 from dafh_jobs.journal import Journal, Outcome, Record
 from dafh_jobs.pace import Pace
 from dafh_jobs.sources import Entry
-from dafh_jobs.storing import Storing
+from dafh_jobs.storing import LEAST, Storing
 
 #: Files without images that are written down together.
 _RECORDS = 256
@@ -73,7 +73,11 @@ class Pipeline:
                 self._begin(entry)
             while self._decoding.reading and not self._stop.is_set():
                 self._step()
-            self._flush()
+            # In pieces that go abreast: nothing more comes that they could wait with.
+            rest = self._batch
+            for start in range(0, len(rest), LEAST):
+                self._batch = rest[start : start + LEAST]
+                self._flush()
             while self._storing.busy:
                 self._land(_GLANCE)
         except Abandoned:

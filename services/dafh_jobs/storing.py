@@ -67,6 +67,7 @@ class Storing:
         self._senders = ThreadPoolExecutor(abreast, thread_name_prefix="sender")
         self._flying: set[Future[Stored]] = set()
         self._waiting = threading.Lock()
+        self._pressed = False
         #: Images that the next batch should have.
         self.size = LEAST
 
@@ -82,6 +83,8 @@ class Storing:
 
     def send(self, batch: list[tuple[Work, Item]]) -> None:
         """Send a batch off."""
+        # The last one to fit: servers are slower than decoders, and larger batches are worth it.
+        self._pressed = len(self._flying) + 1 >= self._abreast
         self._flying.add(self._senders.submit(self._send, batch))
 
     def landed(self, timeout: float) -> Iterator[Stored]:
@@ -149,8 +152,11 @@ class Storing:
             time.sleep(_GLANCE)
 
     def _learn(self, count: int, seconds: float) -> None:
-        """Let the next batch take about `TARGET_S`; by factors of two at most."""
-        factor = min(2.0, max(0.5, TARGET_S / max(seconds, 1e-6)))
+        """Let the next batch take about `TARGET_S`, where all senders are busy; else keep it small.
+
+        By factors of two at most. A large batch that nobody waits for only comes late.
+        """
+        factor = min(2.0, max(0.5, TARGET_S / max(seconds, 1e-6))) if self._pressed else 0.5
         # A half-filled last one says nothing.
         if count >= self.size:
             self.size = int(min(MOST, max(LEAST, self.size * factor)))
