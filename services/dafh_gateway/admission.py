@@ -6,10 +6,10 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dafh.deadline import Deadline
-from dafh.errors import Overloaded, Reason
+from dafh.errors import DeadlineExceeded, Overloaded, Reason
 
 #: How much the newest service time counts in the mean.
 NEWEST = 0.1
@@ -95,7 +95,8 @@ class Stage:
                 self._free -= 1
                 return
             waiter = self._join(tenant, patient=patient)
-        with deadline.stopping(waiter.woken.set):
+        # Past the deadline too the line must be left: a place given to nobody never comes back.
+        with deadline.stopping(waiter.woken.set), suppress(DeadlineExceeded):
             waiter.woken.wait(min(deadline.remaining(self.name), threading.TIMEOUT_MAX))
         with self._lock:
             if waiter.admitted:

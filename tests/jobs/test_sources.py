@@ -15,7 +15,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydicom import Dataset, dcmwrite
+from pydicom import DataElement, Dataset, dcmwrite
+from pydicom.config import IGNORE
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
@@ -75,7 +76,9 @@ def dicomdir(named: list[list[str]]) -> bytes:
     records = []
     for parts in named:
         record = Dataset()
-        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", parts
+        record.DirectoryRecordType = "IMAGE"
+        # Some parts are no names that DICOM allows.
+        record.add(DataElement("ReferencedFileID", "CS", parts, validation_mode=IGNORE))
         records.append(record)
     data_set.DirectoryRecordSequence = records
     data_set.file_meta = FileMetaDataset()
