@@ -6,6 +6,10 @@ WORKERS ?= 2
 # Seconds of `make fuzz`.
 DURATION ?= 600
 
+# A folder with manifest.csv (file, class, split, group, …) and the images that it names.
+CORPUS ?= ../shared/corpus
+LABELLED = --manifest "$(CORPUS)/manifest.csv" --root "$(CORPUS)"
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt --build-constraint constraints.txt
@@ -20,7 +24,7 @@ DESCRIPTORS := out/dafh.binpb
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full lint protos gpu-check docs clean
+.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs gpu-check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +52,16 @@ bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure; imaging on a full scale
 
 bench-full: $(EVERYTHING) $(STANDALONE)/.complete ## Measure what is not kept in docs/performance yet; may be cut off.
 	$(BIN)/python -m bench.index --full
+
+evaluate: $(EVERYTHING) ## Measure the shipped model on CORPUS (manifest.csv and its images).
+	mkdir -p out/evaluation
+	$(BIN)/dafh evaluate $(LABELLED) --json out/evaluation/figures.json --plots out/evaluation
+
+table: $(EVERYTHING) ## Compare methods on CORPUS; goes on where it stopped. Hours; ROWS="paper csq" for some.
+	$(BIN)/python -m dafh.training.table $(LABELLED) $(ROWS:%=--row %)
+
+strangers: $(EVERYTHING) ## See on CORPUS whether classes never seen are noticed; goes on where it stopped.
+	$(BIN)/python -m dafh.training.strangers $(LABELLED) $(FOLDS:%=--fold %)
 
 lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contract.
 	$(BIN)/ruff format --check .

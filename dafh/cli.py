@@ -52,8 +52,9 @@ EXIT_CODES: dict[type[DafhError], int] = {
 }
 #: What to install for a command, or for the commands of an import package.
 EXTRAS = {
+    "data": "data",
     "train": "train",
-    "evaluate": "jobs",
+    "evaluate": "evaluate",
     "dafh": "imaging",
     "dafh_export": "export",
     "dafh_jobs": "jobs",

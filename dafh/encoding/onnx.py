@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +37,47 @@ class OnnxEncoder:
     """
 
     def __init__(self, model_repository: Path, version: int, threads: int = 1) -> None:
-        folder = model_repository / MODEL / str(version)
-        path = folder / MODEL_FILE
+        path = model_repository / MODEL / str(version) / MODEL_FILE
         if not path.is_file():
             raise Misconfigured(
                 Reason.MODEL_NOT_FOUND,
                 f"There is no model version {version} in {model_repository}.",
                 remedy="Name another with --model, or point DAFH_MODEL_REPOSITORY to a repository.",
             )
+        self._open(path, version, threads)
+
+    @classmethod
+    def of_file(cls, path: Path, threads: int = 1) -> Self:
+        """Return an encoder of a model file that need not be published.
+
+        ``calibration.json`` beside it is read where there is one. The version is the file's own: 0
+        until it is published.
+
+        Raises
+        ------
+        Misconfigured
+            There is no such file, or it was not written by `dafh export onnx`.
+        """
+        if not path.is_file():
+            raise Misconfigured(Reason.MODEL_NOT_FOUND, f"There is no model file {path}.")
+        encoder = cls.__new__(cls)
+        encoder._open(path, None, threads)
+        return encoder
+
+    def _open(self, path: Path, version: int | None, threads: int) -> None:
         self._session = open_session(path, threads)
-        described = self._session.get_modelmeta().custom_metadata_map[METADATA]
-        calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
-        self._model = ModelVersion.model_validate_json(described).model_copy(
-            update={"version": version, "calibration": calibration}
-        )
+        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+        if described is None:
+            raise Misconfigured(
+                Reason.MODEL_NOT_FOUND,
+                f"{path} does not describe itself as a model of DAFH.",
+                remedy="Write it with `dafh export onnx`.",
+            )
+        update: dict[str, object] = {} if version is None else {"version": version}
+        fitted = path.with_name(CALIBRATION_FILE)
+        if fitted.is_file() or version is not None:
+            update["calibration"] = Calibration.model_validate_json(fitted.read_bytes())
+        self._model = ModelVersion.model_validate_json(described).model_copy(update=update)
 
     @property
     def model(self) -> ModelVersion:

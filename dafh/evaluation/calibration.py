@@ -6,30 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
-from dafh.codes import HashCode, asymmetric, hamming
 from dafh.encoding.calibration import (
     Calibration,
     OutOfDistribution,
     RelevanceCurve,
+    agreement,
     ood_score,
 )
-from dafh.evaluation.metrics import TOP
+from dafh.evaluation.metrics import code_distances, nearest
 
 #: Share of known images that may be called strange.
 FALSE_ALARMS = 0.05
-#: Keeps the curve finite where the sample is separable.
-RIDGE = 1e-3
-STEPS = 50
 
 
 def fit(
     hashes: dict[int, NDArray[np.float32]],
     logits: NDArray[np.float32],
     classes: Sequence[str],
+    groups: Sequence[str],
     fitted_on: str,
 ) -> Calibration:
-    """Fit the curves and the threshold, each image asking all the others.
+    """Fit the curves and the threshold, each image asking those of other groups.
 
     Parameters
     ----------
@@ -37,48 +36,81 @@ def fit(
         bits -> float32 ``[N, bits]``, of images that the network was not trained on.
     logits
         float32 ``[N, classes]``.
-    classes
-        ``N`` class names; a hit is relevant where it is of the query's class.
+    classes, groups
+        ``N`` names; a hit is relevant where it is of the query's class.
     fitted_on
         What the images are, for people.
     """
     scores = np.array([ood_score(row) for row in logits])
+    own = np.asarray(groups)
+    other = own[:, None] != own[None, :]
     return Calibration(
         fitted_on=fitted_on,
-        relevance={bits: fit_relevance(outputs, classes) for bits, outputs in hashes.items()},
+        relevance={
+            bits: fit_relevance(hits(outputs, outputs, classes, classes, other))
+            for bits, outputs in hashes.items()
+        },
         out_of_distribution=OutOfDistribution(
             threshold=float(np.quantile(scores, 1 - FALSE_ALARMS))
         ),
     )
 
 
-def fit_relevance(outputs: NDArray[np.float32], classes: Sequence[str]) -> RelevanceCurve:
-    """Fit one length's curve on the top 10 hits of every image, by iterated least squares."""
-    names = np.asarray(classes)
-    packed = np.packbits(outputs > 0, axis=1)
-    bits = outputs.shape[1]
-    rows: list[tuple[float, float, float]] = []
+class Hits:
+    """First hits of many queries, one row each: what the curve sees, and what is true.
+
+    Attributes
+    ----------
+    features
+        float64 ``[H, 3]``: distance over bits, score, agreement.
+    relevant
+        bool ``[H]``.
+    """
+
+    def __init__(self, features: NDArray[np.float64], relevant: NDArray[np.bool_]) -> None:
+        self.features, self.relevant = features, relevant
+
+
+def hits(
+    query: NDArray[np.float32],
+    database: NDArray[np.float32],
+    query_classes: Sequence[str],
+    database_classes: Sequence[str],
+    allowed: NDArray[np.bool_] | None = None,
+) -> Hits:
+    """Return the first ten hits of every query, ranked as served.
+
+    Parameters
+    ----------
+    query, database
+        Hash outputs, float32 ``[Q, bits]`` and ``[N, bits]``.
+    query_classes, database_classes
+        ``Q`` and ``N`` class names.
+    allowed
+        bool ``[Q, N]``: who may answer; everybody where absent.
+    """
+    bits = query.shape[1]
+    far = code_distances(query, database)
+    order = nearest(far, allowed)
+    features: list[NDArray[np.float64]] = []
     relevant: list[bool] = []
-    for query, output in enumerate(outputs):
-        distance, score = hamming(HashCode.of(output), packed), asymmetric(output, packed)
-        order = np.lexsort((score, distance))
-        for hit in order[order != query][:TOP]:
-            rows.append((1.0, distance[hit] / bits, score[hit]))
-            relevant.append(bool(names[hit] == names[query]))
-    intercept, by_distance, by_score = _logistic(np.array(rows), np.array(relevant, float))
-    return RelevanceCurve(intercept=intercept, distance=by_distance, score=by_score)
+    for row, places in enumerate(order):
+        found = places[places >= 0]
+        labels = [database_classes[place] for place in found]
+        distance = np.floor(far[row, found])
+        score = 2 * (far[row, found] - distance)
+        features.append(np.stack([distance / bits, score, agreement(labels)], axis=1))
+        relevant.extend(label == query_classes[row] for label in labels)
+    return Hits(np.concatenate(features), np.array(relevant))
 
 
-def _logistic(rows: NDArray[np.float64], outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.zeros(rows.shape[1])
-    ridge = RIDGE * len(rows) * np.eye(rows.shape[1])
-    ridge[0, 0] = 0
-    for _ in range(STEPS):
-        expected = 1 / (1 + np.exp(-(rows @ weights)))
-        gradient = rows.T @ (outcomes - expected) - ridge @ weights
-        curvature = (rows * (expected * (1 - expected))[:, None]).T @ rows + ridge
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
-        weights = weights + step
-        if np.abs(step).max() < 1e-9:
-            break
-    return weights
+def fit_relevance(given: Hits) -> RelevanceCurve:
+    """Fit one length's curve by logistic regression."""
+    fitted = LogisticRegression(C=100.0).fit(given.features, given.relevant)
+    by_distance, by_score, by_agreement = (float(weight) for weight in fitted.coef_[0])
+    return RelevanceCurve(
+        intercept=float(fitted.intercept_[0]),
+        distance=by_distance,
+        score=by_score,
+        agreement=by_agreement,
+    )

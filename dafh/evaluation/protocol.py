@@ -1,102 +1,228 @@
-"""The evaluation protocol: a manifest's queries ask its database, through imaging and encoder."""
+"""The evaluation protocol: who asks whom, what counts as relevant, and how sure the figures are."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from dafh.deadline import Deadline
-from dafh.encoding.port import Encoder
-from dafh.errors import InvalidInput, Reason
-from dafh.evaluation.metrics import MeanAveragePrecision, mean_average_precision
-from dafh.imaging.decode import REPRESENTATIVE, decode
+from dafh.evaluation.bootstrap import interval
+from dafh.evaluation.encoded import Rows
+from dafh.evaluation.metrics import (
+    SHUFFLES,
+    average_precision,
+    by_class,
+    code_distances,
+    cosine_distances,
+    macro,
+    nearest,
+    precision_at,
+    relevance,
+)
+from dafh.training.manifest import NO_CANCER
 
-REQUIRED = ("file", "class", "split")
-BATCH = 32
+#: Classes that the bar leaves out: so few query groups that one image moves the macro average.
+OUTSIDE_BAR = ("ct_lung_normal",)
+#: A class with fewer query groups is marked.
+FEW_GROUPS = 5
+PRECISION_RANKS = (1, 5, 10)
+
+Distances = Callable[[Rows, Rows], NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One side of the protocol."""
+class Figures(BaseModel):
+    """A quality, by class and on average."""
 
-    #: bits -> float32 ``[N, bits]``.
-    hashes: dict[int, NDArray[np.float32]]
-    #: ``N`` class names.
-    classes: list[str]
+    model_config = ConfigDict(frozen=True)
+
+    macro: float
+    #: `macro` without `OUTSIDE_BAR`.
+    macro_bar: float
+    per_class: dict[str, float]
+    queries: int
+    #: 95 % of bootstrap resamples of query groups lie within; ``None`` where not asked for.
+    macro_interval: tuple[float, float] | None = None
+    macro_bar_interval: tuple[float, float] | None = None
 
 
-def evaluate(
-    manifest: Path,
-    root: Path,
-    encoder: Encoder,
-    bits: Sequence[int],
-) -> dict[int, MeanAveragePrecision]:
-    """Ask the database with every query.
+class Measured(BaseModel):
+    """One ranking (a code length, or pixels), measured in every way of the protocol."""
+
+    model_config = ConfigDict(frozen=True)
+
+    #: Ranked as served: Hamming distance, ties by asymmetric distance.
+    map_at_10: Figures
+    #: Ties in random order, averaged over orders.
+    hamming_only: Figures | None = None
+    #: Rank -> precision.
+    precision: dict[int, Figures]
+    #: Every database image asks the database without its own group.
+    wide: Figures
+    #: Modality of the query -> figures.
+    per_modality: dict[str, Figures] = {}
+    #: Organ -> figures where queries and database are of that organ alone.
+    hard_sets: dict[str, Figures] = {}
+    #: Relevant is who shares the cancer type; averaged over cancer types.
+    cancer_type: Figures | None = None
+    #: The same where only images of other modalities than the query's may answer.
+    cancer_type_across_modalities: Figures | None = None
+    #: Class of the query -> class of a hit -> share of the first ten hits.
+    neighbours: dict[str, dict[str, float]]
+
+
+def measure(
+    database: Rows, query: Rows, distances: Distances, unordered: Distances | None = None
+) -> Measured:
+    """Measure one ranking.
 
     Parameters
     ----------
-    manifest
-        CSV with the columns ``file``, ``class`` and ``split``; rows of the splits ``database`` and
-        ``query`` are used.
-    root
-        Folder that the files are relative to.
-    encoder
-        The model.
-    bits
-        Code lengths.
-
-    Returns
-    -------
-    dict[int, MeanAveragePrecision]
-        By code length; ranked by Hamming distance, ties by asymmetric distance.
-
-    Raises
-    ------
-    InvalidInput
-        A column is missing, or a split is empty.
+    database, query
+        Who answers and who asks.
+    distances
+        Ranks: ``[Q, N]`` distances of the first argument's rows to the second's.
+    unordered
+        The same without a rule for ties, where there is such a thing.
     """
-    with manifest.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    missing = [name for name in REQUIRED if rows and name not in rows[0]]
-    if missing or not rows:
-        raise InvalidInput(
-            Reason.ARGUMENT_INVALID,
-            f"The manifest lacks {', '.join(missing) or 'rows'}.",
-            subject="manifest",
-        )
-    splits = {
-        name: _encode(
-            [(root / row["file"], row["class"]) for row in rows if row["split"] == name],
-            encoder,
-            bits,
-        )
-        for name in ("database", "query")
-    }
-    database, query = splits["database"], splits["query"]
+    far = distances(query, database)
+    order = nearest(far)
+    relevant = relevance(order, query.classes, database.classes)
+    within = nearest(distances(database, database), _other_groups(database))
+    return Measured(
+        map_at_10=_figures(average_precision(relevant), query.classes, query.groups),
+        hamming_only=None if unordered is None else _shuffled(unordered, database, query),
+        precision={
+            rank: _figures(precision_at(relevant, rank), query.classes) for rank in PRECISION_RANKS
+        },
+        wide=_figures(
+            average_precision(relevance(within, database.classes, database.classes)),
+            database.classes,
+            database.groups,
+        ),
+        per_modality=_per_modality(relevant, query),
+        hard_sets=_hard_sets(far, database, query),
+        cancer_type=_cancer_type(far, database, query, across=False),
+        cancer_type_across_modalities=_cancer_type(far, database, query, across=True),
+        neighbours=_neighbours(order, database, query),
+    )
+
+
+def by_codes(bits: int, *, ties: bool = True) -> Distances:
+    """Return the ranking of a code length."""
+    return lambda query, database: code_distances(
+        query.hashes[bits], database.hashes[bits], ties=ties
+    )
+
+
+def by_pixels(query: Rows, database: Rows) -> NDArray[np.float64]:
+    """Rank by correlation of thumbnails: the floor."""
+    return cosine_distances(query.thumbnails, database.thumbnails)
+
+
+def few_groups(query: Rows) -> list[str]:
+    """Return the classes whose queries are of fewer than `FEW_GROUPS` groups."""
+    groups: dict[str, set[str]] = {}
+    for entry in query.entries:
+        groups.setdefault(entry.class_name, set()).add(entry.group)
+    return sorted(name for name, members in groups.items() if len(members) < FEW_GROUPS)
+
+
+def _figures(
+    values: NDArray[np.float64], classes: Sequence[str], groups: Sequence[str] | None = None
+) -> Figures:
+    per_class = by_class(values, classes)
+    barred = {name: value for name, value in per_class.items() if name not in OUTSIDE_BAR}
+    inside = ~np.isin(np.asarray(classes, dtype=np.str_), OUTSIDE_BAR)
+    figures = Figures(
+        macro=macro(per_class),
+        macro_bar=macro(barred or per_class),
+        per_class=per_class,
+        queries=len(values),
+    )
+    if groups is None or not inside.any():
+        return figures
+    chosen = np.flatnonzero(inside).tolist()
+    return figures.model_copy(
+        update={
+            "macro_interval": interval(values, classes, groups),
+            "macro_bar_interval": interval(
+                values[chosen], [classes[i] for i in chosen], [groups[i] for i in chosen]
+            ),
+        }
+    )
+
+
+def _shuffled(unordered: Distances, database: Rows, query: Rows) -> Figures:
+    """Average over orders of the database, so that its storage order decides nothing."""
+    far, random = unordered(query, database), np.random.default_rng(0)
+    total = np.zeros(len(query.entries))
+    for _ in range(SHUFFLES):
+        turn = random.permutation(len(database.entries))
+        classes = np.asarray(database.classes)[turn].tolist()
+        total += average_precision(relevance(nearest(far[:, turn]), query.classes, classes))
+    return _figures(total / SHUFFLES, query.classes)
+
+
+def _other_groups(rows: Rows) -> NDArray[np.bool_]:
+    groups = np.asarray(rows.groups)
+    other: NDArray[np.bool_] = groups[:, None] != groups[None, :]
+    return other
+
+
+def _per_modality(relevant: NDArray[np.bool_], query: Rows) -> dict[str, Figures]:
+    values, modality = average_precision(relevant), query.column("modality")
+    classes = np.asarray(query.classes)
     return {
-        length: mean_average_precision(
-            query.hashes[length], query.classes, database.hashes[length], database.classes
-        )
-        for length in bits
+        str(name): _figures(values[modality == name], classes[modality == name].tolist())
+        for name in np.unique(modality)
+        if name
     }
 
 
-def _encode(rows: Sequence[tuple[Path, str]], encoder: Encoder, bits: Sequence[int]) -> Split:
-    if not rows:
-        raise InvalidInput(
-            Reason.ARGUMENT_INVALID, "The manifest has no database or no query.", subject="manifest"
-        )
-    files, classes = zip(*rows, strict=True)
-    side = encoder.model.side
-    images = [decode(file.read_bytes(), side=side, frame=REPRESENTATIVE).pixels for file in files]
-    parts = [
-        encoder.encode(np.stack(images[start : start + BATCH]), Deadline.never())
-        for start in range(0, len(images), BATCH)
-    ]
-    hashes = {length: np.concatenate([part.hashes[length] for part in parts]) for length in bits}
-    return Split(hashes, list(classes))
+def _hard_sets(far: NDArray[np.float64], database: Rows, query: Rows) -> dict[str, Figures]:
+    """Restrict both sides to one organ with more than one class."""
+    asks, answers = query.column("organ"), database.column("organ")
+    classes, names = np.asarray(query.classes), np.asarray(database.classes)
+    sets: dict[str, Figures] = {}
+    for organ in np.unique(asks):
+        rows, columns = np.flatnonzero(asks == organ), np.flatnonzero(answers == organ)
+        if not organ or len(columns) == 0 or len(np.unique(names[columns])) < 2:
+            continue
+        own = classes[rows].tolist()
+        order = nearest(far[np.ix_(rows, columns)])
+        values = average_precision(relevance(order, own, names[columns].tolist()))
+        sets[str(organ)] = _figures(values, own)
+    return sets
+
+
+def _cancer_type(
+    far: NDArray[np.float64], database: Rows, query: Rows, *, across: bool
+) -> Figures | None:
+    asks, answers = query.column("cancer_type"), database.column("cancer_type")
+    allowed = np.ones(far.shape, bool)
+    if across:
+        allowed = query.column("modality")[:, None] != database.column("modality")[None, :]
+    shared = (asks[:, None] == answers[None, :]) & allowed
+    rows = np.flatnonzero(~np.isin(asks, ["", NO_CANCER]) & shared.any(axis=1))
+    if len(rows) == 0:
+        return None
+    order = nearest(far[rows], allowed[rows])
+    own = asks[rows].tolist()
+    return _figures(average_precision(relevance(order, own, answers.tolist())), own)
+
+
+def _neighbours(
+    order: NDArray[np.int64], database: Rows, query: Rows
+) -> dict[str, dict[str, float]]:
+    names = np.asarray([*database.classes, ""])
+    own = np.asarray(query.classes)
+    shares: dict[str, dict[str, float]] = {}
+    for name in np.unique(own):
+        hits = names[order[own == name]].ravel()
+        found, counts = np.unique(hits[hits != ""], return_counts=True)
+        shares[str(name)] = {
+            str(hit): float(count / counts.sum()) for hit, count in zip(found, counts, strict=True)
+        }
+    return shares

@@ -63,3 +63,15 @@ class CBAM(nn.Module):
         features = features * self.channel(features)
         where = self.spatial(features)
         return features * where, where
+
+
+class Unattended(nn.Module):
+    """In CBAM's place where there is to be none: features pass, and every position weighs 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``[N, C, H, W]`` unchanged and ones ``[N, 1, H, W]``."""
+        return features, torch.ones_like(features[:, :1])

@@ -30,11 +30,11 @@ class HashHead(nn.Module):
     NeurIPS 2021, §3.3).
     """
 
-    def __init__(self, features: int, bits: int) -> None:
+    def __init__(self, features: int, bits: int, *, learnt: bool = True) -> None:
         super().__init__()
         self.project = nn.Linear(features, bits, bias=False)
         self.norm = nn.BatchNorm1d(bits)
-        self.squash = Ptanh()
+        self.squash: nn.Module = Ptanh() if learnt else nn.Tanh()
 
     def forward(self, fused: Tensor) -> Tensor:
         """Return the hash output."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.encoding.calibration import ood_score
+from dafh.encoding.calibration import agreement, ood_score
 from dafh.encoding.port import Encoded, Encoder, ModelVersion
 from dafh.errors import InvalidInput, NotFound, Reason
 from dafh.imaging.image import Image
@@ -188,7 +188,7 @@ class Retriever:
             options.after,
         )
         found = self._index.search(query, deadline)
-        probabilities = tuple(relevance(model, code.bits, hit) for hit in found.hits)
+        probabilities = relevance(model, code.bits, found.hits)
         return Answer(query, model, found, probabilities, reading)
 
 
@@ -212,8 +212,12 @@ def read(image: Image, encoded: Encoded, row: int, bits: int, model: ModelVersio
     )
 
 
-def relevance(model: ModelVersion, bits: int, hit: Hit) -> float | None:
-    """Return the probability that a hit is relevant, where its case is labelled."""
-    if not hit.case.label:
-        return None
-    return model.calibration.probability(bits, hit.distance, hit.score)
+def relevance(model: ModelVersion, bits: int, hits: Sequence[Hit]) -> tuple[float | None, ...]:
+    """Return for each hit the probability that it is relevant, where its case is labelled."""
+    backing = agreement([hit.case.label for hit in hits])
+    return tuple(
+        model.calibration.probability(bits, hit.distance, hit.score, backed)
+        if hit.case.label
+        else None
+        for hit, backed in zip(hits, backing, strict=True)
+    )

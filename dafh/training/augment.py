@@ -1,6 +1,7 @@
-"""Augmentation of a whole batch on its device: the paper's rotation, scaling and brightness, ours.
+"""Augmentation of a whole batch: the paper's rotation, scaling and brightness, and ours.
 
-Ours: shift, mirror, contrast, gamma (as a changed window would), blur and noise (as JPEG would).
+Ours: shift, mirror, contrast, gamma (as a changed window would), blur and noise (as JPEG would);
+two images blended into one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 ROTATION = 0.35  # radians either way
-SCALE = (0.75, 1.2)
+SCALE = (0.75, 1.3)
 SHIFT = 0.1  # of the side, either way
 BRIGHTNESS = 0.12  # of the range, either way
 CONTRAST = (0.7, 1.4)
@@ -68,3 +69,32 @@ def _move(images: Tensor, uniform: Callable[[float, float], Tensor]) -> Tensor:
     )
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+def blend(images: Tensor, others: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Blend two batches: by weight (mixup, Zhang et al. 2018), by box (CutMix, Yun et al. 2019).
+
+    Parameters
+    ----------
+    images, others
+        float32 ``[N, 1, S, S]``.
+    generator
+        Source of randomness: which way, and how much.
+
+    Returns
+    -------
+    tuple[Tensor, float]
+        The blend, and the share of `images` in it.
+    """
+    # Beta(1/2, 1/2), by its arcsine law.
+    share = float((torch.rand((), generator=generator) * torch.pi / 2).sin() ** 2)
+    if torch.rand((), generator=generator) < 0.5:
+        return share * images + (1 - share) * others, share
+    side = images.shape[-1]
+    cut = round(side * (1 - share) ** 0.5)
+    top, left = torch.randint(0, side - cut + 1, (2,), generator=generator).tolist()
+    boxed = images.clone()
+    boxed[:, :, top : top + cut, left : left + cut] = others[
+        :, :, top : top + cut, left : left + cut
+    ]
+    return boxed, 1 - (cut / side) ** 2

@@ -19,6 +19,9 @@ def train(
     root: Annotated[Path, typer.Option(help="Folder that the files are relative to.", exists=True)],
     run: Annotated[Path, typer.Option(help="Folder of the run; taken up again if it exists.")],
     config: Annotated[Path | None, typer.Option(help="TOML recipe.", exists=True)] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of decoded images; beside the run by default.")
+    ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Weights (safetensors) to start from.", exists=True)
     ] = None,
@@ -27,7 +30,7 @@ def train(
     # torch takes seconds to import: only for those who train.
     from pydantic import ValidationError
 
-    from dafh.imaging.phantom import phantom_images
+    from dafh.training.data import load_data
     from dafh.training.manifest import read_manifest
     from dafh.training.settings import Recipe
     from dafh.training.train import train as run_training
@@ -42,11 +45,11 @@ def train(
     console = Console(stderr=True)
 
     def report(figures: dict[str, float]) -> None:
-        left = (recipe.epochs - 1 - figures["epoch"]) * figures["seconds"] / 60
-        words = " ".join(
-            f"{name} {value:.3f}" for name, value in figures.items() if name != "epoch"
-        )
-        console.print(f"epoch {figures['epoch']:.0f}: {words}; {left:.0f} min left")
+        words = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        if "epoch" in figures:
+            left = (recipe.epochs - 1 - figures["epoch"]) * figures["seconds"] / 60
+            words = f"of {recipe.epochs}: {words}; {left:.0f} min left"
+        console.print(words, soft_wrap=True)
 
-    extra = phantom_images(recipe.phantoms, recipe.seed, recipe.side) if recipe.phantoms else None
-    run_training(entries, run, recipe, extra, report, init)
+    data = load_data(entries, recipe, cache or run.parent / "images")
+    run_training(data, run, recipe, report, init)

@@ -10,30 +10,57 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dafh.errors import InvalidInput, Reason
 from dafh.imaging.decode import decode
+
+REQUIRED = ("file", "class", "split")
+#: A cancer type that says there is none: never one that two images share.
+NO_CANCER = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a manifest: an image file and what is known of it."""
+    """One row of a manifest: an image file and what is known of it ("" where nothing is)."""
 
     file: Path
     class_name: str
     split: str
     group: str
+    modality: str = ""
+    organ: str = ""
+    cancer_type: str = ""
 
 
 def read_manifest(manifest: Path, root: Path) -> list[Entry]:
     """Read a manifest; paths in it are relative to `root`.
 
     Columns ``file``, ``class`` and ``split`` are required; without ``group`` every image is a
-    group of its own.
+    group of its own; ``modality``, ``organ`` and ``cancer_type`` are read where they are.
+
+    Raises
+    ------
+    InvalidInput
+        A required column is missing, or there is no row.
     """
     with manifest.open(newline="") as stream:
-        return [
-            Entry(root / row["file"], row["class"], row["split"], row.get("group") or row["file"])
-            for row in csv.DictReader(stream)
-        ]
+        rows = list(csv.DictReader(stream))
+    missing = [name for name in REQUIRED if rows and name not in rows[0]]
+    if missing or not rows:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            f"The manifest lacks {', '.join(missing) or 'rows'}.",
+            subject="manifest",
+        )
+    return [
+        Entry(
+            root / row["file"],
+            row["class"],
+            row["split"],
+            row.get("group") or row["file"],
+            *(row.get(name) or "" for name in ("modality", "organ", "cancer_type")),
+        )
+        for row in rows
+    ]
 
 
 def hold_out(entries: list[Entry], share: float) -> tuple[list[Entry], list[Entry]]:

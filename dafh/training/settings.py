@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
 
-from dafh.model.losses import Weights
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from dafh.model.losses import TERMS
+from dafh.model.network import Architecture
+
+
+def _known(weights: dict[str, float]) -> dict[str, float]:
+    unknown = sorted(set(weights) - set(TERMS))
+    if unknown:
+        raise ValueError(f"no such terms: {', '.join(unknown)}; there are {', '.join(TERMS)}")
+    return weights
+
+
+class Refit(BaseModel):
+    """The second stage of a run: fusion, heads and classifier alone, on features of many views.
+
+    Batches can be larger than a whole network affords, so the terms that compare images see more.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Changed views of each image whose features are kept.
+    views: int = Field(default=8, ge=1)
+    epochs: int = Field(default=40, ge=1)
+    batch: int = Field(default=192, ge=2)
+    pairs: int = Field(default=64, ge=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
 
 
 class Recipe(BaseModel):
@@ -12,17 +39,40 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    side: int = 128
-    epochs: int = 30
+    side: int = Field(default=128, ge=32, multiple_of=32)
+    #: Of the first stage; 0 goes straight to the second, on the weights the run starts from.
+    epochs: int = Field(default=30, ge=0)
     #: Images per step.
-    batch: int = 40
+    batch: int = Field(default=48, ge=2)
     #: Images of a step that the network sees twice, changed in two ways, for the views term.
-    pairs: int = 16
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
+    pairs: int = Field(default=12, ge=0)
+    #: Share of steps in which images are blended (mixup or CutMix).
+    blend: float = Field(default=0.5, ge=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    #: Share of the run in which the learning rate rises.
+    warm_up: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.02, ge=0)
+    #: Per step, of the average of the weights that is validated and kept.
+    averaging: float = Field(default=0.997, ge=0, lt=1)
     #: Share of each class's groups held out of the train split to choose by.
-    validation: float = 0.1
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    #: Epochs between two validations.
+    validate_every: int = Field(default=4, ge=1)
+    #: Validations without a better one after which the run ends.
+    patience: int = Field(default=6, ge=1)
     #: Phantoms that join as images without a class, so that unknown images keep apart too.
-    phantoms: int = 0
+    phantoms: int = Field(default=0, ge=0)
+    #: Pictures of noise, from white to clouds, that join in the same way.
+    noise: int = Field(default=0, ge=0)
     seed: int = 7
-    weights: Weights = Weights()
+    #: ``None``: the run ends with its first stage.
+    refit: Refit | None = None
+    architecture: Architecture = Architecture()
+    #: Term -> how much it counts (our choice; the paper's are not known to us).
+    weights: Annotated[dict[str, float], AfterValidator(_known)] = {
+        "classes": 1.0,
+        "classifier": 0.5,
+        "quantisation": 0.05,
+        "views": 0.15,
+        "neighbours": 0.3,
+    }

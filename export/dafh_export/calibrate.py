@@ -27,7 +27,8 @@ def calibrate(run: Path, manifest: Path, root: Path, validation: float) -> Calib
         dict(zip(BITS, hashes, strict=True)),
         logits,
         [entry.class_name for entry in held],
-        f"{len(held)} held-out images of the train split, each asking the others",
+        [entry.group for entry in held],
+        f"{len(held)} held-out images of the train split, each asking those of other groups",
     )
     (run / CALIBRATION_FILE).write_text(fitted.model_dump_json(indent=2) + "\n")
     return fitted

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import load_file
-
 from dafh.errors import InvalidInput, Reason
 from dafh.model.network import Dafh
+from dafh.training.weights import WEIGHTS_FILE, load_network
 
-CHECKPOINT_FILE = "model.safetensors"
+CHECKPOINT_FILE = WEIGHTS_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +36,5 @@ def load_checkpoint(run: Path) -> Checkpoint:
             f"{run} holds no {CHECKPOINT_FILE}.",
             remedy="Name a folder that `dafh train` wrote.",
         )
-    with safe_open(path, "pt") as file:
-        described = file.metadata()
-    classes = tuple(json.loads(described["classes"]))
-    network = Dafh(len(classes))
-    network.load_state_dict(load_file(path))
-    return Checkpoint(network.eval(), classes, int(described["side"]))
+    network, classes, side = load_network(path)
+    return Checkpoint(network, classes, side)

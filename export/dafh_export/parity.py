@@ -15,7 +15,7 @@ from dafh.codes import BITS
 from dafh.encoding.onnx import MODEL_FILE, open_session
 from dafh.encoding.port import IMAGE, hash_tensor
 from dafh.errors import InvalidInput, Reason
-from dafh.evaluation.metrics import mean_average_precision
+from dafh.evaluation.metrics import code_distances, macro_map
 from dafh_export.model_file import Precision, load_model, read_description, write_atomically
 from dafh_export.provenance import file_digest
 
@@ -157,9 +157,7 @@ def _quality(
     asked: Hashes, query: Labelled, stored: Hashes, database: Labelled
 ) -> dict[int, float]:
     return {
-        bits: mean_average_precision(
-            asked[bits], query.classes, stored[bits], database.classes
-        ).macro
+        bits: macro_map(code_distances(asked[bits], stored[bits]), query.classes, database.classes)
         for bits in BITS
     }
 

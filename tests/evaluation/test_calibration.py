@@ -1,36 +1,113 @@
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
+import pytest
 
-from dafh.evaluation.calibration import FALSE_ALARMS, fit
+from dafh.encoding.calibration import Calibration, agreement
+from dafh.evaluation.calibration import FALSE_ALARMS, fit, hits
+from dafh.evaluation.encoded import Rows
+from dafh.evaluation.trust import calibration_error, judge_probabilities, judge_strangeness
+from dafh.training.manifest import Entry
 
 
-def sample() -> tuple[np.ndarray, list[str]]:
-    random = np.random.default_rng(0)
-    centres = np.where(random.random((4, 32)) > 0.5, 0.8, -0.8)
-    classes = [f"c{number % 4}" for number in range(160)]
-    noise = random.normal(0, 0.8, (160, 32))
+def sample(seed: int = 0) -> tuple[np.ndarray, list[str], list[str]]:
+    centres = np.where(np.random.default_rng(99).random((4, 32)) > 0.5, 0.8, -0.8)
+    random = np.random.default_rng(seed)
+    classes = [f"c{number % 4}" for number in range(240)]
+    noise = random.normal(0, 1.1, (240, 32))
     outputs = np.clip(centres[[int(name[1]) for name in classes]] + noise, -1, 1)
-    return outputs.astype(np.float32), classes
+    return outputs.astype(np.float32), classes, [f"g{number // 8}" for number in range(240)]
+
+
+def fitted() -> Calibration:
+    outputs, classes, groups = sample()
+    return fit({32: outputs}, outputs[:, :4], classes, groups, "a test")
 
 
 def test_a_nearer_hit_is_more_probably_relevant() -> None:
-    outputs, classes = sample()
-    fitted = fit({32: outputs}, outputs[:, :4], classes, "a test")
-    near, far = (fitted.probability(32, bits, bits / 32) for bits in (2, 16))
+    near, far = (fitted().probability(32, bits, bits / 32) for bits in (2, 16))
     assert near is not None
     assert far is not None
     assert 0 < far < near < 1
 
 
+def test_a_hit_that_others_back_is_more_probably_relevant() -> None:
+    backed, alone = (fitted().probability(32, 8, 0.25, voices) for voices in (1.0, -1.0))
+    assert backed is not None
+    assert alone is not None
+    assert alone < backed
+
+
 def test_the_threshold_lets_the_stated_share_of_known_images_alarm() -> None:
-    outputs, classes = sample()
-    fitted = fit({32: outputs}, outputs[:, :4], classes, "a test")
-    strange = [not fitted.in_distribution(row) for row in outputs[:, :4]]
+    outputs, _, _ = sample()
+    strange = [not fitted().in_distribution(row) for row in outputs[:, :4]]
     assert abs(np.mean(strange) - FALSE_ALARMS) < 0.02
 
 
 def test_an_unfitted_length_has_no_probability() -> None:
-    outputs, classes = sample()
-    fitted = fit({32: outputs}, outputs[:, :4], classes, "a test")
-    assert fitted.probability(64, 3, 0.1) is None
+    assert fitted().probability(64, 3, 0.1) is None
+
+
+def rows(seed: int) -> Rows:
+    outputs, classes, groups = sample(seed)
+    entries = tuple(
+        Entry(Path(f"{n}"), name, "", group)
+        for n, (name, group) in enumerate(zip(classes, groups, strict=True))
+    )
+    return Rows(entries, {32: outputs}, outputs[:, :4], outputs, Counter())
+
+
+def test_probabilities_hold_on_images_they_were_not_fitted_on() -> None:
+    judged = judge_probabilities(rows(5), rows(6), 32, fitted())
+    assert judged is not None
+    assert judged.expected_calibration_error < 0.05
+    assert judged.brier_skill > 0.1
+    assert judged.auroc is not None
+    assert judged.auroc > 0.7
+    assert judge_probabilities(rows(5), rows(6), 32, Calibration()) is None
+
+
+def test_what_the_curve_sees_is_what_is_served() -> None:
+    query, database = rows(1), rows(2)
+    found = hits(query.hashes[32], database.hashes[32], query.classes, database.classes)
+    assert found.features.shape == (2400, 3)
+    distance, score, backed = found.features.T
+    assert np.allclose(distance * 32, np.round(distance * 32))
+    assert 0 <= score.min() <= score.max() <= 1
+    assert -1 <= backed.min() <= backed.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([], ()),
+        (["a"], (0.0,)),
+        (["a"] * 10, (1.0,) * 10),
+        (["a"] * 9 + ["b"], (7 / 9,) * 9 + (-1.0,)),
+        (["a", ""], (0.0, -1 / 9)),
+    ],
+)
+def test_agreement_counts_the_others(labels: list[str], expected: tuple[float, ...]) -> None:
+    assert agreement(labels) == pytest.approx(expected)
+
+
+def test_a_hit_beyond_the_neighbourhood_has_no_voice() -> None:
+    assert agreement(["a"] * 10 + ["b"] * 5)[:10] == (1.0,) * 10
+    assert agreement(["a"] * 10 + ["b"])[10] == -1.0
+
+
+def test_a_false_probability_is_seen() -> None:
+    true = np.array([1.0, 0.0] * 50)
+    assert calibration_error(np.full(100, 0.5), true) == pytest.approx(0)
+    assert calibration_error(np.full(100, 0.9), true) == pytest.approx(0.4)
+
+
+def test_strangers_are_counted_beyond_the_threshold() -> None:
+    known = np.array([[9.0, 0.0], [8.0, 0.0], [1.0, 0.0], [7.0, 1.0]], np.float32)
+    strange = np.array([[2.0, 2.0], [6.0, 0.0]], np.float32)
+    judged = judge_strangeness(known, strange, threshold=-5.0)
+    assert (judged.detected, judged.false_alarms, judged.strangers) == (0.5, 0.25, 2)
+    assert judged.auroc == pytest.approx(6 / 8)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from dafh.codes import BITS
 from dafh.model.attention import CBAM
 from dafh.model.hashing import HashHead, Ptanh
-from dafh.model.network import FUSED, Dafh
+from dafh.model.network import FUSED, Architecture, Dafh, Explanation, Seen, standardise
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,11 @@ def test_a_code_does_not_depend_on_the_rest_of_the_batch(network: Dafh) -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_every_parameter_learns() -> None:
-    network = Dafh(classes=5).train()
+@pytest.mark.parametrize(
+    "without", [{}, {"attention": False}, {"fusion": False}, {"ptanh": False}], ids=str
+)
+def test_every_parameter_learns(without: dict[str, bool]) -> None:
+    network = Dafh(5, Architecture.model_validate(without)).train()
     outputs = network(images(4))
     (sum(h.sum() for h in outputs.hashes.values()) + outputs.logits.sum()).backward()
     still = [name for name, value in network.named_parameters() if value.grad is None]
@@ -76,3 +80,36 @@ def test_a_hash_head_centres_each_bit() -> None:
     head = HashHead(FUSED, 16).train()
     hashed = head(torch.randn(64, FUSED, generator=torch.Generator().manual_seed(3)) + 5)
     assert hashed.mean(dim=0).abs().max() < 0.2
+
+
+def test_the_contribution_map_is_the_gradient_that_autograd_finds() -> None:
+    torch.manual_seed(0)
+    network = Dafh(5, Architecture(explanation=Explanation.CONTRIBUTION)).eval()
+    seen: list[Seen] = []
+    fused = network.meet(network._attend(standardise(images(1)), seen))
+    outputs = network.tell(fused, seen)
+    best = outputs.logits[0].argmax()
+    added = torch.autograd.grad(
+        outputs.logits[0, best] - outputs.logits[0].mean(), [stage.attended for stage in seen]
+    )
+    side = outputs.saliency.shape[1]
+    places = [
+        # Autograd's gradient of a mean holds 1 / (H W).
+        functional.interpolate(
+            (gradient * stage.attended).sum(dim=1, keepdim=True) * gradient.shape[2] ** 2,
+            size=side, mode="bilinear", align_corners=False,
+        )
+        for gradient, stage in zip(added, seen, strict=True)
+    ]  # fmt: skip
+    expected = torch.stack(places).sum(dim=0).squeeze().relu()
+    assert torch.allclose(outputs.saliency[0], expected / expected.max(), atol=1e-3)
+
+
+def test_without_attention_saliency_is_everywhere_the_same() -> None:
+    network = Dafh(5, Architecture(attention=False)).eval()
+    assert bool((network(images(1)).saliency == 1).all())
+
+
+def test_another_window_of_the_same_image_changes_almost_nothing(network: Dafh) -> None:
+    grey = images(2).float() * 0.4 + 40
+    assert torch.allclose(network(grey).fused, network(grey * 1.3 + 10).fused, atol=0.1)

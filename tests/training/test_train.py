@@ -7,13 +7,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from dafh.training.data import UNLABELLED, cached_images, draw, load_data, noise
 from dafh.training.manifest import Entry, hold_out, read_manifest
-from dafh.training.settings import Recipe
-from dafh.training.train import train
+from dafh.training.rate import learning_rate
+from dafh.training.settings import Recipe, Refit
+from dafh.training.train import Learner, exhausted, train, views
+from dafh.training.validation import CHOICE, Figures
+from dafh.training.weights import WEIGHTS_FILE
 
-RECIPE = Recipe(side=32, epochs=2, batch=8, pairs=4)
+RECIPE = Recipe(side=32, epochs=2, batch=8, pairs=4, validate_every=1, phantoms=2, noise=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +39,100 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     entries: list[Entry], tmp_path: Path
 ) -> None:
-    train(entries, tmp_path / "whole", RECIPE)
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    train(data, tmp_path / "whole", RECIPE)
 
     class KilledError(Exception):
         pass
 
-    def kill(_: dict[str, float]) -> None:
+    def kill(_: Figures) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        train(entries, tmp_path / "cut", RECIPE, report=kill)
-    train(entries, tmp_path / "cut", RECIPE)
+        train(data, tmp_path / "cut", RECIPE, report=kill)
+    train(data, tmp_path / "cut", RECIPE)
     whole, cut = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "cut"))
     assert all(bool((whole[name] == cut[name]).all()) for name in whole)
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    assert (tmp_path / "cut" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_can_start_from_the_weights_of_another(entries: list[Entry], tmp_path: Path) -> None:
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    train(data, tmp_path / "first", RECIPE.model_copy(update={"epochs": 1}))
+    weights = load_file(tmp_path / "first" / "model.safetensors")
+    learner = Learner(data, RECIPE)
+    learner.start_from(weights)
+    for network in (learner.network, learner.averaged.module):
+        assert all(bool((value == weights[name]).all())
+                   for name, value in network.state_dict().items())  # fmt: skip
+
+
+def test_a_run_ends_early_where_validation_stays_below_its_best() -> None:
+    recipe = RECIPE.model_copy(update={"patience": 2})
+    assert not exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}], recipe)
+    assert exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}, {"seconds": 1.0}, {CHOICE: 0.3}], recipe)
+    assert not exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}, {CHOICE: 0.6}], recipe)
+
+
+def test_the_learning_rate_rises_then_falls_to_its_least() -> None:
+    rates = [learning_rate(1.0, 0.2, step / 100) for step in range(101)]
+    assert max(rates) == rates[20] == 1.0
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[-1] == pytest.approx(0.01)
+
+
+def test_the_second_stage_leaves_what_precedes_fusion_and_runs_once(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(
+        update={"epochs": 0, "refit": Refit(views=2, epochs=2, batch=8, pairs=4)}
+    )
+    data = load_data(entries, recipe, tmp_path / "images")
+    reports: list[Figures] = []
+    train(data, tmp_path / "run", RECIPE.model_copy(update={"epochs": 1}))
+    first = load_file(tmp_path / "run" / WEIGHTS_FILE)
+    (tmp_path / "run" / "last.pt").unlink()
+    init = tmp_path / "first.safetensors"
+    (tmp_path / "run" / WEIGHTS_FILE).rename(init)
+    for _ in range(2):
+        train(data, tmp_path / "run", recipe, reports.append, init)
+    second = load_file(tmp_path / "run" / WEIGHTS_FILE)
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"project", "fuse", "heads", "classifier"}
+    assert [CHOICE in figures for figures in reports] == [True]
+
+
+def test_what_is_blended_says_so_and_pairs_stay_as_they_are(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"blend": 1.0, "batch": 16})
+    data = load_data(entries, recipe, tmp_path)
+    batch = next(draw(data, recipe, 0))
+    images, targets = views(batch, recipe, torch.Generator().manual_seed(3))
+    assert images.shape == (20, 1, 32, 32)
+    assert 0 < targets.share < 1
+    paired = torch.cat([torch.arange(4), torch.arange(16, 20)])
+    assert bool((targets.labels[paired] == targets.blended[paired]).all())
+    assert bool((targets.images[:4] == targets.images[16:]).all())
+    unlabelled = targets.labels == UNLABELLED
+    assert bool((targets.blended[unlabelled] == UNLABELLED).all())
+    assert 0 <= float(images.min()) <= float(images.max()) <= 255
+
+
+def test_an_image_is_decoded_once(
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cached_images(entries, 32, tmp_path)
+    monkeypatch.setattr("dafh.training.data.load_images", None)
+    assert (cached_images(entries, 32, tmp_path) == first).all()
+
+
+def test_a_recipe_with_an_unknown_term_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no such terms: magic"):
+        Recipe(weights={"magic": 1.0})
 
 
 def test_a_group_is_never_split_between_training_and_validation(entries: list[Entry]) -> None:
@@ -55,3 +140,12 @@ def test_a_group_is_never_split_between_training_and_validation(entries: list[En
     assert {entry.group for entry in kept}.isdisjoint(entry.group for entry in held)
     assert {entry.class_name for entry in held} == {"class0", "class1"}
     assert sorted([*kept, *held], key=str) == sorted(entries, key=str)
+
+
+def test_noise_ranges_from_white_to_clouds_and_is_the_same_for_a_seed() -> None:
+    pictures = noise(24, 3, 32)
+    assert (pictures == noise(24, 3, 32)).all()
+    grey = pictures[:, 0].astype(float)
+    rough = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2)) / grey.std(axis=(1, 2))
+    assert rough.min() < 0.3
+    assert rough.max() > 0.9

@@ -1,0 +1,72 @@
+"""Images that belong to no patient, to see whether the model notices: noise and phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dafh.deadline import Deadline
+from dafh.encoding.port import Encoder
+from dafh.evaluation.encoded import BATCH, Rows
+from dafh.evaluation.trust import Strangeness, judge_strangeness
+from dafh.imaging.phantom import phantom_images
+
+COUNT = 100
+#: Of phantoms that no training run draws.
+SEED = 90_001
+
+
+def white_noise(side: int) -> NDArray[np.uint8]:
+    """Return independent grey levels, uint8 ``[COUNT, 1, side, side]``."""
+    random = np.random.default_rng(SEED)
+    return random.integers(0, 256, (COUNT, 1, side, side), dtype=np.uint8)
+
+
+def smooth_noise(side: int) -> NDArray[np.uint8]:
+    """Return clouds: noise blurred to a tenth of the side and stretched to the full range."""
+    random = np.random.default_rng(SEED)
+    clouds = np.empty((COUNT, 1, side, side), np.uint8)
+    for cloud in clouds:
+        blurred = cv2.GaussianBlur(random.normal(size=(side, side)), (0, 0), side / 10)
+        spread = np.ptp(blurred)
+        cloud[0] = ((blurred - blurred.min()) / spread * 255).astype(np.uint8)
+    return clouds
+
+
+def phantoms(side: int) -> NDArray[np.uint8]:
+    """Return phantoms as the model sees them."""
+    return phantom_images(COUNT, SEED, side)
+
+
+STRANGERS: dict[str, Callable[[int], NDArray[np.uint8]]] = {
+    "white noise": white_noise,
+    "smooth noise": smooth_noise,
+    "phantoms": phantoms,
+}
+
+
+def judge_strangers(known: Rows, encoder: Encoder) -> dict[str, Strangeness]:
+    """Judge the shipped threshold between the images of `known` and each kind of stranger.
+
+    Empty where the model version has no threshold, or knows none of the classes.
+    """
+    fitted = encoder.model.calibration.out_of_distribution
+    own = known.logits[np.isin(known.classes, encoder.model.classes)]
+    if fitted is None or not len(own):
+        return {}
+    return {
+        name: judge_strangeness(own, logits(make(encoder.model.side), encoder), fitted.threshold)
+        for name, make in STRANGERS.items()
+    }
+
+
+def logits(images: NDArray[np.uint8], encoder: Encoder) -> NDArray[np.float32]:
+    """Return the logits ``[N, classes]`` of uint8 images ``[N, 1, S, S]``."""
+    parts = [
+        encoder.encode(images[start : start + BATCH], Deadline.never()).logits
+        for start in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,146 @@
+"""A training set in memory, and how an epoch draws from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dafh.imaging.image import IMAGING_VERSION
+from dafh.imaging.phantom import phantom_images
+from dafh.training.manifest import Entry, hold_out, load_images
+from dafh.training.settings import Recipe
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a run learns from, and what it is chosen by."""
+
+    classes: tuple[str, ...]
+    #: uint8 ``[N, 1, S, S]``.
+    images: NDArray[np.uint8]
+    #: int64 ``[N]``; `UNLABELLED` where an image has no class.
+    labels: NDArray[np.int64]
+    held_images: NDArray[np.uint8]
+    held_labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one step, before any change."""
+
+    #: uint8 ``[B, 1, S, S]``.
+    images: Tensor
+    #: int64 ``[B]``.
+    labels: Tensor
+    #: int64 ``[B]``: place of each image in the training set.
+    sources: Tensor
+
+
+def load_data(entries: Sequence[Entry], recipe: Recipe, cache: Path) -> Data:
+    """Decode what a recipe needs, or map what an earlier run decoded.
+
+    Parameters
+    ----------
+    entries
+        The train split; a validation part is cut off it.
+    recipe
+        How to train.
+    cache
+        Folder of decoded images.
+    """
+    kept, held = hold_out(list(entries), recipe.validation)
+    classes = tuple(sorted({entry.class_name for entry in entries}))
+    images = cached_images(kept, recipe.side, cache)
+    labels = _numbers(kept, classes)
+    images = np.concatenate(
+        [images, _cached_phantoms(recipe, cache), noise(recipe.noise, recipe.seed, recipe.side)]
+    )
+    labels = np.concatenate([labels, np.full(recipe.phantoms + recipe.noise, UNLABELLED)])
+    held_images = cached_images(held, recipe.side, cache)
+    return Data(classes, images, labels, held_images, _numbers(held, classes))
+
+
+def _numbers(entries: Sequence[Entry], classes: Sequence[str]) -> NDArray[np.int64]:
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[entry.class_name] for entry in entries], np.int64)
+
+
+def cached_images(entries: Sequence[Entry], side: int, cache: Path) -> NDArray[np.uint8]:
+    """Return images as the gateway would see them, uint8 ``[N, 1, side, side]``, mapped.
+
+    A cache file is named by all that decides its content: file names, sizes and times, side and
+    imaging version; so it is never stale, only unused.
+    """
+    digest = hashlib.sha256(f"{IMAGING_VERSION} {side}".encode())
+    for entry in entries:
+        about = entry.file.stat()
+        digest.update(f"\0{entry.file}\0{about.st_size}\0{about.st_mtime_ns}".encode())
+    return _mapped(
+        cache / f"{digest.hexdigest()[:24]}.npy", lambda: load_images(list(entries), side)
+    )
+
+
+def _cached_phantoms(recipe: Recipe, cache: Path) -> NDArray[np.uint8]:
+    name = f"phantoms-{IMAGING_VERSION}-{recipe.phantoms}-{recipe.seed}-{recipe.side}.npy"
+    return _mapped(cache / name, lambda: phantom_images(recipe.phantoms, recipe.seed, recipe.side))
+
+
+def noise(count: int, seed: int, side: int) -> NDArray[np.uint8]:
+    """Return pictures of noise, uint8 ``[count, 1, side, side]``.
+
+    Their power falls with spatial frequency, by an exponent between 0 (white) and 4 (clouds).
+    """
+    random = np.random.default_rng([seed, 0])
+    across = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
+    across[0, 0] = 1 / side
+    pictures = np.empty((count, 1, side, side), np.uint8)
+    for picture in pictures:
+        waves = np.fft.rfft2(random.normal(size=(side, side))) / across ** random.uniform(0, 2)
+        grey = np.fft.irfft2(waves, (side, side))
+        low, high = np.quantile(grey, [random.uniform(0, 0.1), random.uniform(0.9, 1)])
+        picture[0] = ((grey - low) / (high - low)).clip(0, 1) * 255
+    return pictures
+
+
+def _mapped(path: Path, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npy")
+        np.save(part, make())
+        part.replace(path)
+    images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return images
+
+
+def steps_per_epoch(data: Data, recipe: Recipe) -> int:
+    """Return how many steps show about as many labelled images as there are."""
+    return max(1, int((data.labels != UNLABELLED).sum()) // recipe.batch)
+
+
+def draw(data: Data, recipe: Recipe, epoch: int) -> Iterator[Batch]:
+    """Draw the batches of one epoch: the same for the same seed and epoch."""
+    random = np.random.default_rng([recipe.seed, epoch])
+    # The square root is a compromise: full balance would show the rarest image ten times as often.
+    share = 1 / np.sqrt(np.bincount(data.labels + 1)[data.labels + 1])
+    steps = steps_per_epoch(data, recipe)
+    order = random.choice(
+        len(data.labels),
+        steps * recipe.batch,
+        p=share / share.sum(),
+        replace=steps * recipe.batch > len(data.labels),
+    )
+    for chosen in order.reshape(steps, recipe.batch):
+        yield Batch(
+            torch.from_numpy(data.images[chosen]),
+            torch.from_numpy(data.labels[chosen]),
+            torch.from_numpy(chosen),
+        )

@@ -1,0 +1,118 @@
+"""The second stage of a run: fusion, heads and classifier once more, on features of many views.
+
+What precedes fusion stays as it is, so an image costs next to nothing, batches can be large, and
+the whole stage takes a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dafh.model.losses import Objective, total
+from dafh.model.network import STAGES, Dafh
+from dafh.model.terms import Targets
+from dafh.training.augment import augment
+from dafh.training.data import Data, draw
+from dafh.training.rate import learning_rate
+from dafh.training.settings import Recipe, Refit
+from dafh.training.validation import BATCH, Figures, validate
+from dafh.training.weights import WEIGHTS_FILE, described, load_network, save_weights
+
+STAGE = "refit"
+FEATURES_FILE = "features.npy"
+FIGURES_FILE = "refit.json"
+
+
+def refit(
+    data: Data, run: Path, recipe: Recipe, report: Callable[[Figures], None] = lambda _: None
+) -> None:
+    """Train the second stage on the weights that the first one left, and write them again.
+
+    Nothing happens where that is done already. Features are kept in the run folder; killed during
+    the training itself, the stage starts again.
+    """
+    stage, weights = recipe.refit, run / WEIGHTS_FILE
+    if stage is None or described(weights).get("stage") == STAGE:
+        return
+    started = time.monotonic()
+    network, classes, side = load_network(weights)
+    features = _features(network, data, recipe, stage, run / FEATURES_FILE)
+    _train(network, features, data, recipe, stage)
+    figures = validate(network, data)
+    figures["seconds"] = time.monotonic() - started
+    (run / FIGURES_FILE).write_text(json.dumps(figures, indent=2) + "\n")
+    save_weights(weights, network, classes, side, STAGE)
+    report(figures)
+
+
+def _features(
+    network: Dafh, data: Data, recipe: Recipe, stage: Refit, path: Path
+) -> NDArray[np.float16]:
+    """Return pooled features ``[views + 1, N, channels]``, of the unchanged images last."""
+    channels = sum(STAGES[place] for place in network.stages)
+    shape = (stage.views + 1, len(data.images), channels)
+    if not path.exists():
+        generator = torch.Generator().manual_seed(recipe.seed * 100_043)
+        kept = np.empty(shape, np.float16)
+        for view in range(stage.views + 1):
+            for start in range(0, len(data.images), BATCH):
+                images = torch.from_numpy(np.array(data.images[start : start + BATCH]))
+                shown = augment(images, generator) if view < stage.views else images
+                kept[view, start : start + BATCH] = _pool(network, shown)
+        part = path.with_suffix(".part.npy")
+        np.save(part, kept)
+        part.replace(path)
+    features: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return features
+
+
+@torch.no_grad()
+def _pool(network: Dafh, images: Tensor) -> NDArray[np.float16]:
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        pooled = torch.cat(network.pool(images.to(device)), dim=1)
+    features: NDArray[np.float16] = pooled.cpu().half().numpy()
+    return features
+
+
+def _train(
+    network: Dafh, features: NDArray[np.float16], data: Data, recipe: Recipe, stage: Refit
+) -> None:
+    torch.manual_seed(recipe.seed * 100_003 + recipe.epochs)
+    random = np.random.default_rng([recipe.seed, recipe.epochs])
+    objective = Objective(len(data.classes), network.architecture.bits, recipe.weights)
+    learnt = (network.project, network.fuse, network.heads, network.classifier, objective)
+    optimizer = torch.optim.AdamW(
+        [parameter for module in learnt for parameter in module.parameters()],
+        weight_decay=stage.weight_decay,
+    )
+    drawn = recipe.model_copy(update={"batch": min(stage.batch, len(data.images))})
+    widths = [STAGES[place] for place in network.stages]
+    for module in learnt:
+        module.train()
+    for epoch in range(stage.epochs):
+        for batch in draw(data, drawn, recipe.epochs + epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(
+                    stage.learning_rate, recipe.warm_up, epoch / stage.epochs
+                )
+            again = torch.cat([torch.arange(drawn.batch), torch.arange(stage.pairs)])
+            again = again[: drawn.batch + min(stage.pairs, drawn.batch)]
+            sources, labels = batch.sources[again], batch.labels[again]
+            views = random.integers(0, len(features), len(sources))
+            pooled = torch.from_numpy(features[views, sources.numpy()].astype(np.float32))
+            fused = network.meet(torch.split(pooled, widths, dim=1))
+            outputs = network.tell(fused)
+            loss = total(objective(outputs, Targets(labels, labels, 1.0, sources)))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+            optimizer.step()
+    network.eval()

@@ -1,0 +1,123 @@
+"""How the out-of-distribution score transfers: networks that never saw some classes are asked.
+
+``python -m dafh.training.strangers --manifest CSV --root DIR`` trains one network per fold without
+the fold's classes, sets its threshold on its own validation part, and asks it with the database
+and query images: those of the fold are strangers, the others are known. One small JSON file per
+finished fold; a fold with a file is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from dafh.encoding.calibration import ood_score
+from dafh.evaluation.calibration import FALSE_ALARMS
+from dafh.evaluation.trust import Strangeness, judge_strangeness
+from dafh.training.data import cached_images, load_data
+from dafh.training.manifest import Entry
+from dafh.training.settings import Recipe
+from dafh.training.table import Bench
+from dafh.training.train import train
+from dafh.training.validation import LOGITS, embed
+from dafh.training.weights import WEIGHTS_FILE, load_network
+
+STUDY = Path("recipes/strangers.toml")
+RESULTS = Path("docs/strangers")
+
+
+class Fold(BaseModel):
+    """What a network is not shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: list[str] = []
+    modalities: list[str] = []
+
+    def holds(self, entry: Entry) -> bool:
+        """Say whether an image is left out."""
+        return entry.class_name in self.classes or entry.modality in self.modalities
+
+
+class Study(BaseModel):
+    """All folds and the recipe that each is trained with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: dict[str, Any]
+    folds: dict[str, Fold]
+
+
+class Outcome(BaseModel):
+    """One finished fold; its file is part of the repository."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fold: str
+    left_out: list[str]
+    #: Out-of-distribution score beyond which an image is called strange.
+    threshold: float
+    found: Strangeness
+
+
+def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
+    """Train a fold's network and ask it; a finished one is read from its file."""
+    path = bench.results / f"{name}.json"
+    if path.exists():
+        return Outcome.model_validate_json(path.read_text())
+    fold, recipe = study.folds[name], Recipe.model_validate(study.recipe)
+    run, cache = bench.runs / name, bench.runs / "images"
+    data = load_data([one for one in bench.entries("train") if not fold.holds(one)], recipe, cache)
+    train(data, run, recipe)
+    network, _, _ = load_network(run / WEIGHTS_FILE)
+    held = embed(network, data.held_images)[LOGITS]
+    threshold = float(np.quantile([ood_score(row) for row in held], 1 - FALSE_ALARMS))
+    asked = [*bench.entries("database"), *bench.entries("query")]
+    told = embed(network, cached_images(asked, recipe.side, cache))[LOGITS]
+    strange = np.array([fold.holds(one) for one in asked])
+    outcome = Outcome(
+        fold=name,
+        left_out=sorted({one.class_name for one in asked if fold.holds(one)}),
+        threshold=threshold,
+        found=_judge(told, strange, threshold),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(json.dumps(outcome.model_dump(), indent=1) + "\n")
+    path.with_suffix(".part").replace(path)
+    return outcome
+
+
+def _judge(told: NDArray[np.float32], strange: NDArray[np.bool_], threshold: float) -> Strangeness:
+    return judge_strangeness(told[~strange], told[strange], threshold)
+
+
+def main(
+    manifest: Annotated[Path, typer.Option(exists=True)],
+    root: Annotated[Path, typer.Option(exists=True)],
+    study: Annotated[Path, typer.Option(help="The declared folds.", exists=True)] = STUDY,
+    runs: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/strangers"),
+    results: Annotated[Path, typer.Option(help="Where the outcomes go.")] = RESULTS,
+    fold: Annotated[list[str] | None, typer.Option(help="Only these folds.")] = None,
+) -> None:
+    """Run the folds that have no outcome yet; print all that have one."""
+    declared = Study.model_validate(tomllib.loads(study.read_text()))
+    bench = Bench(manifest=manifest, root=root, runs=runs, results=results)
+    console = Console()
+    for name in fold or list(declared.folds):
+        found = run_fold(name, declared, bench).found
+        console.print(
+            f"{name}: AUROC {found.auroc:.3f}, detected {found.detected:.1%} "
+            f"at {found.false_alarms:.1%} false alarms, {found.strangers} strangers"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,245 @@
+"""The comparison of methods: one declared table, run row by row, resumable to the epoch.
+
+``python -m dafh.training.table --manifest CSV --root DIR`` tunes each row's method with a small
+equal budget on validation, trains it for each seed, measures it on query and database, and leaves
+one small JSON file per finished run. A run whose file exists is not run again, so the table can be
+made over many days and machines. ``--report`` only writes what the files say.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+
+from dafh.evaluation.encoded import Rows, thumbnail
+from dafh.evaluation.feature_codes import itq, lsh
+from dafh.evaluation.metrics import average_precision, cosine_distances, nearest, relevance
+from dafh.evaluation.protocol import Distances, Figures, by_codes, by_pixels, measure
+from dafh.training.data import UNLABELLED, Data, cached_images, load_data
+from dafh.training.manifest import Entry, read_manifest
+from dafh.training.settings import Recipe
+from dafh.training.table_report import write_report
+from dafh.training.train import train
+from dafh.training.validation import CHOICE, FUSED, LOGITS, embed
+from dafh.training.weights import WEIGHTS_FILE, load_network
+
+TABLE = Path("recipes/table.toml")
+RESULTS = Path("docs/table")
+PIXELS = "pixels"
+
+
+class Row(BaseModel):
+    """One method or ablation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: What it is, for people.
+    about: str
+    #: What differs from the table's common recipe; `weights` and `architecture` replace it whole.
+    recipe: dict[str, Any] = {}
+    #: Other settings that are tried besides the published one.
+    variants: list[dict[str, Any]] = []
+    seeds: list[int] = Field(default=[7], min_length=1)
+    #: Also measure float cosine, ITQ and LSH on this row's fused features.
+    features: bool = False
+
+
+class Declared(BaseModel):
+    """The whole table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Epochs that each setting of a method is tried for.
+    tuning_epochs: int
+    #: Common to all rows; `epochs` is the full training.
+    recipe: dict[str, Any]
+    rows: dict[str, Row]
+
+
+class Result(BaseModel):
+    """One finished run; its file is part of the repository."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: str
+    seed: int
+    #: Number of the chosen setting (0: as published) and what validation said of each.
+    setting: int
+    tuning: list[float]
+    recipe: dict[str, Any]
+    validation: dict[str, float]
+    seconds: float
+    #: Ranking ("64", "float", "itq-32", "pixels") -> figures on query -> database, and wide.
+    query: dict[str, Figures]
+    wide: dict[str, Figures]
+    #: Ranking -> AP@10 of each query in the order of the manifest, for paired comparisons.
+    average_precision: dict[str, list[float]]
+
+
+class Bench(BaseModel):
+    """Where a table's images, runs and results are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    manifest: Path
+    root: Path
+    runs: Path
+    results: Path
+
+    def entries(self, split: str) -> list[Entry]:
+        """Return the rows of a split."""
+        known = read_manifest(self.manifest, self.root)
+        return [entry for entry in known if entry.split == split]
+
+
+def run_row(name: str, declared: Declared, bench: Bench) -> None:
+    """Tune and train one row; what has a result is left alone."""
+    row = declared.rows[name]
+    missing = [seed for seed in row.seeds if not result_file(bench, name, seed).exists()]
+    if not missing:
+        return
+    settings = [{**row.recipe, **variant} for variant in ({}, *row.variants)]
+    tuning = _tune(name, settings, declared, bench) if row.variants else [0.0]
+    best = int(np.argmax(tuning))
+    for seed in missing:
+        recipe = Recipe.model_validate({**declared.recipe, **settings[best], "seed": seed})
+        started = time.monotonic()
+        run = bench.runs / f"{name}-{seed}"
+        data = _train(run, recipe, bench)
+        query, wide, values = _measure(run, recipe, data, bench, features=row.features)
+        result = Result(
+            row=name, seed=seed, setting=best, tuning=tuning,
+            recipe=recipe.model_dump(mode="json"), validation=_last_validation(run),
+            seconds=round(time.monotonic() - started, 1),
+            query=query, wide=wide, average_precision=values,
+        )  # fmt: skip
+        path = result_file(bench, name, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part").write_text(result.model_dump_json(indent=1) + "\n")
+        path.with_suffix(".part").replace(path)
+
+
+def result_file(bench: Bench, name: str, seed: int) -> Path:
+    """Return where a run's result goes."""
+    return bench.results / f"{name}-{seed}.json"
+
+
+def _tune(
+    name: str, settings: list[dict[str, Any]], declared: Declared, bench: Bench
+) -> list[float]:
+    """Return what validation says of each setting after a short training."""
+    said = []
+    for number, setting in enumerate(settings):
+        recipe = Recipe.model_validate(
+            {**declared.recipe, **setting, "epochs": declared.tuning_epochs}
+        )
+        run = bench.runs / f"{name}-setting-{number}"
+        _train(run, recipe, bench)
+        said.append(round(_last_validation(run)[CHOICE], 4))
+    return said
+
+
+def _train(run: Path, recipe: Recipe, bench: Bench) -> Data:
+    data = load_data(bench.entries("train"), recipe, bench.runs / "images")
+    train(data, run, recipe)
+    return data
+
+
+def _last_validation(run: Path) -> dict[str, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return max((line for line in lines if CHOICE in line), key=lambda line: float(line[CHOICE]))
+
+
+def _measure(
+    run: Path, recipe: Recipe, data: Data, bench: Bench, *, features: bool
+) -> tuple[dict[str, Figures], dict[str, Figures], dict[str, list[float]]]:
+    network, _, _ = load_network(run / WEIGHTS_FILE)
+    splits, fused = {}, {}
+    for split in ("database", "query"):
+        entries = bench.entries(split)
+        images = cached_images(entries, recipe.side, bench.runs / "images")
+        outputs = embed(network, images)
+        fused[split] = outputs[FUSED]
+        hashes = {bits: outputs[str(bits)] for bits in network.architecture.bits}
+        small = np.stack([thumbnail(image) for image in images])
+        splits[split] = Rows(tuple(entries), hashes, outputs[LOGITS], small)
+    database, query = splits["database"], splits["query"]
+    rankings: dict[str, tuple[Distances, Rows, Rows]] = {
+        str(bits): (by_codes(bits), database, query) for bits in network.architecture.bits
+    }
+    if features:
+        rankings[PIXELS] = (by_pixels, database, query)
+        learnt = embed(network, data.images[data.labels != UNLABELLED])[FUSED]
+        rankings |= _of_features(learnt, fused, database, query)
+    measured = {name: measure(base, asks, far) for name, (far, base, asks) in rankings.items()}
+    values = {
+        name: _values(far(asks, base), asks, base) for name, (far, base, asks) in rankings.items()
+    }
+    return (
+        {name: one.map_at_10 for name, one in measured.items()},
+        {name: one.wide for name, one in measured.items()},
+        values,
+    )
+
+
+def _of_features(
+    learnt: NDArray[np.float32], fused: dict[str, NDArray[np.float32]], database: Rows, query: Rows
+) -> dict[str, tuple[Distances, Rows, Rows]]:
+    """Return the rankings that need no hash head: float cosine, ITQ and LSH of every length."""
+
+    def with_codes(rows: Rows, codes: NDArray[np.float32]) -> Rows:
+        return Rows(rows.entries, {codes.shape[1]: codes}, rows.logits, rows.thumbnails)
+
+    def cosine(asks: Rows, answers: Rows) -> NDArray[np.float64]:
+        return cosine_distances(asks.hashes[width], answers.hashes[width])
+
+    width = learnt.shape[1]
+    base, asks = fused["database"], fused["query"]
+    rankings: dict[str, tuple[Distances, Rows, Rows]] = {
+        "float": (cosine, with_codes(database, base), with_codes(query, asks))
+    }
+    for bits in query.hashes:
+        for name, method in (("itq", itq), ("lsh", lsh)):
+            coded = method(learnt, bits, base, asks)
+            rankings[f"{name}-{bits}"] = (
+                by_codes(bits), with_codes(database, coded[0]), with_codes(query, coded[1])
+            )  # fmt: skip
+    return rankings
+
+
+def _values(distances: NDArray[np.float64], query: Rows, database: Rows) -> list[float]:
+    relevant = relevance(nearest(distances), query.classes, database.classes)
+    return [round(float(value), 5) for value in average_precision(relevant)]
+
+
+def main(
+    manifest: Annotated[Path, typer.Option(exists=True)],
+    root: Annotated[Path, typer.Option(exists=True)],
+    table: Annotated[Path, typer.Option(help="The declared table.", exists=True)] = TABLE,
+    runs: Annotated[Path, typer.Option(help="Where the runs themselves go.")] = Path("runs/table"),
+    results: Annotated[Path, typer.Option(help="Where their results go.")] = RESULTS,
+    row: Annotated[list[str] | None, typer.Option(help="Only these rows.")] = None,
+    report: Annotated[bool, typer.Option("--report", help="Run nothing, only report.")] = False,
+) -> None:
+    """Run what the table still lacks, and write its report."""
+    declared = Declared.model_validate(tomllib.loads(table.read_text()))
+    bench = Bench(manifest=manifest, root=root, runs=runs, results=results)
+    console = Console(stderr=True)
+    for name in [] if report else row or list(declared.rows):
+        console.print(f"row {name}: {declared.rows[name].about}")
+        run_row(name, declared, bench)
+        write_report(declared.rows, bench.entries("query"), results)
+    write_report(declared.rows, bench.entries("query"), results)
+
+
+if __name__ == "__main__":
+    typer.run(main)

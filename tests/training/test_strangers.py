@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import csv
+import tomllib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dafh.settings import CHECKOUT
+from dafh.training.settings import Recipe
+from dafh.training.strangers import Fold, Study, run_fold
+from dafh.training.table import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    random = np.random.default_rng(0)
+    with (tmp_path / "manifest.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "class", "split", "modality"])
+        for number in range(60):
+            kind = number % 3
+            picture = random.integers(0, 100 + 70 * kind, (40, 40), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+            split = ("train", "train", "database", "query")[number // 3 % 4]
+            rows.writerow([f"{number}.png", f"class{kind}", split, ("CT", "CT", "US")[kind]])
+    return Bench(
+        manifest=tmp_path / "manifest.csv", root=tmp_path, runs=tmp_path / "runs",
+        results=tmp_path / "results",
+    )  # fmt: skip
+
+
+def test_a_fold_asks_a_network_that_never_saw_its_classes_and_runs_once(bench: Bench) -> None:
+    study = Study(
+        recipe={"side": 32, "epochs": 1, "batch": 8, "validate_every": 1},
+        folds={"without-us": Fold(modalities=["US"])},
+    )
+    outcome = run_fold("without-us", study, bench)
+    assert outcome.left_out == ["class2"]
+    assert outcome.found.strangers == 10
+    assert 0 <= outcome.found.detected <= 1
+    metrics = bench.runs / "without-us" / "metrics.jsonl"
+    metrics.unlink()
+    assert run_fold("without-us", study, bench) == outcome
+    assert not metrics.exists()
+
+
+def test_the_committed_study_can_be_run() -> None:
+    text = (CHECKOUT / "recipes" / "strangers.toml").read_text()
+    study = Study.model_validate(tomllib.loads(text))
+    Recipe.model_validate(study.recipe)
+    assert all(fold.classes or fold.modalities for fold in study.folds.values())
+    assert any(fold.modalities for fold in study.folds.values())

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dafh.evaluation.feature_codes import itq, lsh
+from dafh.evaluation.metrics import code_distances, macro_map
+from dafh.settings import CHECKOUT
+from dafh.training.settings import Recipe
+from dafh.training.table import Bench, Declared, Result, result_file, run_row
+from dafh.training.table_report import REPORT_FILE, write_report
+
+TINY = Declared.model_validate(
+    {
+        "tuning_epochs": 1,
+        "recipe": {"side": 32, "epochs": 1, "batch": 8, "validate_every": 1},
+        "rows": {
+            "shipped": {"about": "ours", "features": True, "recipe": {"pairs": 2}},
+            "dpsh": {
+                "about": "theirs",
+                "recipe": {"weights": {"dpsh": 1.0}},
+                "variants": [{"learning_rate": 0.001}],
+            },
+        },
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    root = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(0)
+    with (root / "manifest.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "class", "split", "group"])
+        for number in range(60):
+            picture = random.integers(0, 120 + 100 * (number % 2), (40, 40), dtype=np.uint8)
+            cv2.imwrite(str(root / f"{number}.png"), picture)
+            split = ("train", "train", "database", "database", "query")[number // 2 % 5]
+            rows.writerow([f"{number}.png", f"class{number % 2}", split, f"g{number}"])
+    return Bench(
+        manifest=root / "manifest.csv", root=root, runs=root / "runs", results=root / "results"
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(bench: Bench) -> Bench:
+    for name in TINY.rows:
+        run_row(name, TINY, bench)
+    return bench
+
+
+def test_a_finished_run_leaves_its_figures(finished: Bench) -> None:
+    ours, theirs = (
+        Result.model_validate_json(result_file(finished, name, 7).read_text())
+        for name in ("shipped", "dpsh")
+    )
+    assert set(ours.query) >= {"16", "64", "float", "pixels", "itq-32", "lsh-48"}
+    assert set(theirs.query) == {"16", "32", "48", "64"}
+    assert len(ours.average_precision["64"]) == len(finished.entries("query"))
+    assert len(theirs.tuning) == 2
+    assert theirs.setting == int(np.argmax(theirs.tuning))
+    assert theirs.recipe["weights"] == {"dpsh": 1.0}
+    assert "validation_map" in ours.validation
+
+
+def test_a_run_that_has_a_result_is_not_run_again(finished: Bench) -> None:
+    before = result_file(finished, "dpsh", 7).stat().st_mtime_ns
+    run_row("dpsh", TINY, finished)
+    assert result_file(finished, "dpsh", 7).stat().st_mtime_ns == before
+
+
+def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None:
+    write_report([*TINY.rows, "later"], finished.entries("query"), finished.results)
+    lines = (finished.results / REPORT_FILE).read_text().splitlines()
+    table = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    assert "not run yet" in table["later"]
+    assert " to " in table["dpsh"]
+    assert {"shipped: itq", "shipped: lsh", "shipped: float", "shipped: pixels"} <= set(table)
+    result = json.loads(result_file(finished, "dpsh", 7).read_text())
+    assert f"{result['query']['64']['macro_bar']:.3f}" in table["dpsh"]
+
+
+def test_the_committed_table_is_one_that_can_be_run() -> None:
+    path = CHECKOUT / "recipes" / "table.toml"
+    declared = Declared.model_validate(tomllib.loads(path.read_text()))
+    for row in declared.rows.values():
+        for variant in ({}, *row.variants):
+            Recipe.model_validate({**declared.recipe, **row.recipe, **variant})
+    assert len(declared.rows["shipped"].seeds) == 3
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "recipes").glob("*.toml")), ids=str)
+def test_every_committed_recipe_can_be_read(path: Path) -> None:
+    if path.stem not in ("table", "strangers", "cohort"):
+        Recipe.model_validate(tomllib.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("method", [itq, lsh])
+def test_codes_of_features_find_what_is_near(method: object) -> None:
+    random = np.random.default_rng(0)
+    classes = [f"c{number % 3}" for number in range(90)]
+    centres = random.normal(size=(3, 40)) * 3
+    features = (centres[[int(name[1]) for name in classes]] + random.normal(size=(90, 40))).astype(
+        np.float32
+    )
+    assert callable(method)
+    (coded,) = method(features, 16, features)
+    assert coded.shape == (90, 16)
+    assert np.abs(coded).max() <= 1
+    assert macro_map(code_distances(coded, coded), classes, classes) > 0.95
