@@ -88,6 +88,7 @@ _NOT_FOUND = frozenset({100, 1600})  # collection, alias
 _OVERLOADED = frozenset({3, 4, 8, 9})  # memory, request limit, rate limit, denied
 _NOT_READY = frozenset({2, 101, 106, 500, 502, 503, 700})  # service, not loaded, channel, index
 _NO_DATABASE = 800
+_NO_MORE_COLLECTIONS = 102
 _AWAY = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -314,6 +315,14 @@ def _translated(error: MilvusException, stage: str) -> DafhError:
         )
     if error.code in _OVERLOADED:
         return _overloaded(stage)
+    if error.code == _NO_MORE_COLLECTIONS:
+        return FailedPrecondition(
+            Reason.INDEX_INCAPABLE,
+            f"Milvus has as many collections as it is set up for while {stage}.",
+            remedy="Delete archives or drop codings, or raise maxCollectionNum and "
+            "maxCollectionNumPerDB of the server.",
+            subject="milvus_database",
+        )
     if error.code == _NO_DATABASE:
         return FailedPrecondition(
             Reason.INDEX_UNAVAILABLE,

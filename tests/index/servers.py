@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import signal
 import socket
@@ -117,9 +118,11 @@ class Server(ABC):
         self.kill()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
+        """Send the process a signal; on return it has stopped, where it is told to."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number is signal.SIGSTOP:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -299,6 +302,8 @@ class StandaloneServer(Server):
                 "caPemPath": str(self.folder / "ca.pem"),
             },
             "log": {"level": "warn", "file": {"rootPath": ""}},
+            # As in the server's own settings file; without it there are 64 to a database.
+            "quotaAndLimits": {"limits": {"maxCollectionNumPerDB": 65_536}},
             "proxy": {
                 "ip": "127.0.0.1",
                 "port": self.port,

@@ -64,7 +64,8 @@ def test_indexing_says_and_stores_no_name(
 ) -> None:
     report, journal = tmp_path / "out" / "report", tmp_path / "out" / "journal"
     words: list[str | Path] = ["index", source, "--data-dir", stack_data_dir, "--report", report]
-    answer, heard = said(*words, "--journal", journal)
+    # An archive of its own: others on this stack hold the same phantoms.
+    answer, heard = said(*words, "--journal", journal, "--archive", "canary")
     # What the DICOMDIR names is not there, and one archive is none.
     assert answer.returncode == 1, heard
     assert "SOURCE_UNREADABLE 2" in heard
@@ -88,7 +89,10 @@ def test_a_dry_run_says_no_name(source: Path) -> None:
         assert not Canaries.sings(heard)
 
 
-def test_commands_repeat_the_callers_words_and_no_others(source: Path, stack: Stack) -> None:
+def test_commands_repeat_the_callers_words_and_no_others(
+    source: Path, stack: Stack, stack_data_dir: Path
+) -> None:
+    said("index", source, "--data-dir", stack_data_dir, "--no-journal")
     kinds = ("whole", "cut", "text", "png", "jpeg", "syntax")
     files = sorted(file for file in source.rglob("*") if file.name.endswith(kinds))
     server = ["--json", "--server", stack.gateway.address]
