@@ -27,6 +27,7 @@ from dafh.security.accounts import Account, AccountFile, new_token, token_hash
 from dafh.security.keys import create_key
 from dafh.stack import Stack
 from dafh.v1 import archive_service_pb2, retrieval_service_pb2
+from dafh_gateway import messages
 from dafh_gateway.backend import Backend
 from dafh_gateway.statuses import CODES, REASONS
 from tests.gateway.conftest import StartGateway
@@ -79,7 +80,8 @@ def defect(world: World) -> object:
     def fail(*_arguments: object) -> object:
         raise ZeroDivisionError("PHANTOM^NAME")
 
-    world.patch.setattr(Backend, "encoder", fail)
+    # Not on the backend: the watch asks it too, in a thread where no caller is told.
+    world.patch.setattr(messages, "encode_message", fail)
     return client.encode(dicom=IMAGE)
 
 
