@@ -1,7 +1,7 @@
 """Augmentation of a whole batch: the paper's rotation, scaling and brightness, and ours.
 
-Ours: shift, mirror, contrast, gamma (as a changed window would), blur and noise (as JPEG would);
-two images blended into one.
+Ours: quarter turns of some, shift, mirror, contrast, gamma (as a changed window would), blur and
+noise (as JPEG would); two images blended into one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 ROTATION = 0.35  # radians either way
+TURNED = 0.25  # share of images that are turned by quarters as well
 SCALE = (0.75, 1.3)
 SHIFT = 0.1  # of the side, either way
 BRIGHTNESS = 0.12  # of the range, either way
@@ -21,7 +22,7 @@ GAMMA = (0.7, 1.45)
 NOISE = 0.04  # largest standard deviation, of the range
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, side: int | None = None) -> Tensor:
     """Return a changed copy of a batch.
 
     Parameters
@@ -30,11 +31,13 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         uint8 ``[N, 1, S, S]``.
     generator
         Source of randomness, on the CPU, so that a seed means the same on every device.
+    side
+        Side of the copy, in pixels; that of `images` if not given.
 
     Returns
     -------
     Tensor
-        float32 ``[N, 1, S, S]`` in [0, 255].
+        float32 ``[N, 1, side, side]`` in [0, 255].
     """
     count = images.shape[0]
 
@@ -45,19 +48,20 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     def column(values: Tensor) -> Tensor:
         return values[:, None, None, None]
 
-    moved = _move(images.float() / 255, uniform)
+    moved = _move(images.float() / 255, uniform, side or images.shape[-1])
     window = (moved - 0.5) * column(uniform(*CONTRAST)) + 0.5
     window = window + column(uniform(-BRIGHTNESS, BRIGHTNESS))
     window = window.clamp(0, 1) ** column(uniform(*GAMMA))
     blurred = functional.avg_pool2d(window, 3, stride=1, padding=1)
     blur = column(uniform(-0.5, 1).clamp(min=0))
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    noise = torch.randn(moved.shape, generator=generator).to(images.device)
     noisy = window * (1 - blur) + blurred * blur + noise * column(uniform(0, NOISE))
     return noisy.clamp(0, 1) * 255
 
 
-def _move(images: Tensor, uniform: Callable[[float, float], Tensor]) -> Tensor:
-    angle, zoom = uniform(-ROTATION, ROTATION), 1 / uniform(*SCALE)
+def _move(images: Tensor, uniform: Callable[[float, float], Tensor], side: int) -> Tensor:
+    quarters = uniform(0, 4).floor() * (uniform(0, 1) < TURNED)
+    angle, zoom = uniform(-ROTATION, ROTATION) + quarters * torch.pi / 2, 1 / uniform(*SCALE)
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     matrix = torch.stack(
@@ -67,7 +71,7 @@ def _move(images: Tensor, uniform: Callable[[float, float], Tensor]) -> Tensor:
         ],
         dim=1,
     )
-    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    grid = functional.affine_grid(matrix, [*images.shape[:2], side, side], align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
 
 

@@ -42,6 +42,10 @@ class Recipe(BaseModel):
     side: int = Field(default=128, ge=32, multiple_of=32)
     #: Of the first stage; 0 goes straight to the second, on the weights the run starts from.
     epochs: int = Field(default=30, ge=0)
+    #: Side that the network sees first, and the share of the first stage that it does: small images
+    #: first save time (Tan and Le, ICML 2021, section 4). ``None``: `side` throughout.
+    small_side: int | None = Field(default=None, ge=32, multiple_of=32)
+    small_share: float = Field(default=0.5, ge=0, le=1)
     #: Images per step.
     batch: int = Field(default=48, ge=2)
     #: Images of a step that the network sees twice, changed in two ways, for the views term.

@@ -166,7 +166,8 @@ class Learner:
                 group["lr"] = learning_rate(
                     self.recipe.learning_rate, self.recipe.warm_up, progress
                 )
-            images, targets = views(batch, self.recipe, generator)
+            side = self.recipe.small_side if progress < self.recipe.small_share else None
+            images, targets = views(batch, self.recipe, generator, side)
             outputs = self.wrapped(images.to(self.fabric.device))
             terms: dict[str, Tensor] = self.objective(outputs, targets)
             self.optimizer.zero_grad()
@@ -179,14 +180,17 @@ class Learner:
         return sums
 
 
-def views(batch: Batch, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Targets]:
+def views(
+    batch: Batch, recipe: Recipe, generator: torch.Generator, side: int | None = None
+) -> tuple[Tensor, Targets]:
     """Return what the network sees of a batch, float32 ``[B + pairs, 1, S, S]``, and its targets.
 
-    The first `pairs` images are seen twice and stay as they are; the others may be blended.
+    `S` is `side`, or else that of the images. The first `pairs` images are seen twice and stay as
+    they are; the others may be blended.
     """
     pairs = min(recipe.pairs, len(batch.images))
     again = torch.cat([torch.arange(len(batch.images)), torch.arange(pairs)])
-    images, labels = augment(batch.images[again], generator), batch.labels[again]
+    images, labels = augment(batch.images[again], generator, side), batch.labels[again]
     blended, share = labels.clone(), 1.0
     if torch.rand((), generator=generator) < recipe.blend:
         free = torch.arange(pairs, len(batch.images))

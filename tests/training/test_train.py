@@ -111,7 +111,7 @@ def test_what_is_blended_says_so_and_pairs_stay_as_they_are(
     recipe = RECIPE.model_copy(update={"blend": 1.0, "batch": 16})
     data = load_data(entries, recipe, tmp_path)
     batch = next(draw(data, recipe, 0))
-    images, targets = views(batch, recipe, torch.Generator().manual_seed(3))
+    images, targets = views(batch, recipe, torch.Generator().manual_seed(4))
     assert images.shape == (20, 1, 32, 32)
     assert 0 < targets.share < 1
     paired = torch.cat([torch.arange(4), torch.arange(16, 20)])
@@ -120,6 +120,16 @@ def test_what_is_blended_says_so_and_pairs_stay_as_they_are(
     unlabelled = targets.labels == UNLABELLED
     assert bool((targets.blended[unlabelled] == UNLABELLED).all())
     assert 0 <= float(images.min()) <= float(images.max()) <= 255
+
+
+def test_small_images_come_first(entries: list[Entry], tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"side": 64, "small_side": 32, "batch": 16})
+    data = load_data(entries, recipe, tmp_path)
+    batch = next(draw(data, recipe, 0))
+    small, _ = views(batch, recipe, torch.Generator().manual_seed(3), recipe.small_side)
+    whole, _ = views(batch, recipe, torch.Generator().manual_seed(3))
+    assert small.shape[-2:] == (32, 32)
+    assert whole.shape[-2:] == (64, 64)
 
 
 def test_an_image_is_decoded_once(
