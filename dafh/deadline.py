@@ -57,7 +57,7 @@ class Deadline:
 class _Underway:
     """What is to be stopped when the caller gives up."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     given_up: bool = False
     stops: list[Callable[[], object]] = field(default_factory=list)
 
@@ -79,11 +79,11 @@ class CallDeadline(Deadline):
 
     def give_up(self) -> None:
         """Stop what is underway, and let nothing begin any more."""
+        # Under the lock: once a block has ended, what would have stopped it may serve another call.
         with self._underway.lock:
             self._underway.given_up = True
-            stops = list(self._underway.stops)
-        for stop in stops:
-            stop()
+            for stop in list(self._underway.stops):
+                stop()
 
     def remaining(self, stage: str) -> float:
         """Return the seconds left for `stage`, more than zero.
@@ -100,7 +100,10 @@ class CallDeadline(Deadline):
 
     @contextmanager
     def stopping(self, stop: Callable[[], object]) -> Iterator[None]:
-        """Call `stop` where the caller gives up while the block runs, or has done so before."""
+        """Call `stop` where the caller gives up while the block runs, or has done so before.
+
+        `stop` must not wait for anything.
+        """
         with self._underway.lock:
             given_up = self.given_up
             self._underway.stops.append(stop)

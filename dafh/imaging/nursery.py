@@ -165,6 +165,7 @@ class Worker:
         self.answered = 0
         self._nursery = nursery
         self._connection = connection
+        self._abandoned = False
         self._request = child.Request(0)
         self._frame = 0
 
@@ -262,12 +263,22 @@ class Worker:
         self.busy = False
         self.answered += 1
 
+    def abandon(self) -> None:
+        """Have whoever waits for it see it as `Died`; from any thread. It must be ended then."""
+        self._abandoned = True
+        try:
+            self._connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # The other end is gone, or it was closed before.
+            return
+
     def end(self) -> int | None:
         """End the process; return how it ended, as `Nursery.end`. Calling it again does nothing."""
         if self._connection.fileno() < 0:
             return None
         # One that has closed its socket is about to end by itself.
-        status = self._nursery.end(self.pid, at_once=self._peek() != b"")
+        leaving = not self._abandoned and self._peek() == b""
+        status = self._nursery.end(self.pid, at_once=not leaving)
         self._connection.close()
         return status
 

@@ -118,7 +118,8 @@ class DecoderPool:
         data, side, frame, window, content_hash
             As for `decode`.
         deadline
-            When the answer is no longer wanted; `Limits.seconds` ends the work where it is nearer.
+            When the answer is no longer wanted; `Limits.seconds` ends the work where it is nearer,
+            and so does a caller who gives up.
 
         Raises
         ------
@@ -198,9 +199,10 @@ class DecoderPool:
         seconds = self._policy.limits.seconds
         until = min(time.monotonic() + seconds, deadline.at)
         try:
-            if not worker.busy:
-                worker.ask(request, data, until)
-            return worker.image(until)
+            with deadline.stopping(worker.abandon):
+                if not worker.busy:
+                    worker.ask(request, data, until)
+                return worker.image(until)
         except TimeoutError:
             deadline.remaining("the image was decoded")
             self._blame("timeout")
@@ -209,7 +211,9 @@ class DecoderPool:
             self._blame(str(nonsense))
             raise _crashed("failed") from None
         except Died:
-            self._after_death(worker.end())
+            status = worker.end()
+            deadline.remaining("the image was decoded")
+            self._after_death(status)
 
     def _after_death(self, status: int | None) -> NoReturn:
         """Say how a worker ended: an exit status, or a signal's number below zero."""

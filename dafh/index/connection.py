@@ -30,6 +30,7 @@ from dafh.errors import (
     Reason,
     Unavailable,
 )
+from dafh.index.channel import GivenUpWithCaller
 from dafh.index.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class Connection:
     def __init__(self, server: Endpoint | str, deadline: Deadline) -> None:
         endpoint = Endpoint(server) if isinstance(server, str) else server
         guard = _Guard(endpoint.authorization())
-        self._channel = grpc.intercept_channel(endpoint.channel(CHANNEL_OPTIONS), guard)
+        channel = GivenUpWithCaller(endpoint.channel(CHANNEL_OPTIONS), _stopping)
+        self._channel = grpc.intercept_channel(channel, guard)
         self._closed = False
         stage = "connecting to the index"
         try:
@@ -283,7 +285,10 @@ class _Guard(grpc.UnaryUnaryClientInterceptor):
             compression=client_call_details.compression,
         )
         call = continuation(details, request)
-        if call.exception() is not None:
+        fault = call.exception()
+        if isinstance(fault, DafhError):
+            raise fault
+        if fault is not None:
             raise _transport_error(
                 call.code(), call.details() or "", stage, cut_short=left > LONGEST_CALL_S
             )
@@ -292,6 +297,20 @@ class _Guard(grpc.UnaryUnaryClientInterceptor):
         if getattr(status, "code", 0) in _OVERLOADED:
             raise _overloaded(stage)
         return call
+
+
+@contextmanager
+def _stopping(cancel: Callable[[], object]) -> Iterator[None]:
+    """Cancel the call underway where the one who waits for it gives up."""
+    underway = _UNDERWAY.get()
+    try:
+        with underway.deadline.stopping(cancel):
+            yield
+    except grpc.FutureCancelledError:
+        underway.deadline.remaining(underway.stage)
+        raise Unavailable(
+            Reason.INDEX_UNAVAILABLE, f"A call was cancelled while {underway.stage}."
+        ) from None
 
 
 def _run(stage: str, deadline: Deadline, call: Callable[[float], Answer]) -> Answer:

@@ -83,15 +83,16 @@ def assert_no_call_left(gateway: Gateway, seconds: float = 1.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_cancelled_call_leaves_no_work_at_triton(site: Site, gateway: Gateway) -> None:
+@pytest.mark.parametrize("which", ["triton", "milvus"])
+def test_a_cancelled_call_leaves_no_work_behind(site: Site, gateway: Gateway, which: str) -> None:
     stub = site.client(gateway).retrieval
-    with stopped(site.triton):
+    with stopped(getattr(site, which)):
         calls = [stub.Retrieve.future(question({}, dicom=data), timeout=30) for data in FILES[:4]]
         time.sleep(0.5)
         assert calls_in_hand(gateway) > 0
         for call in calls:
             call.cancel()
-        # While Triton still says nothing: it is the gateway that has let go.
+        # While the server still says nothing: it is the gateway that has let go.
         assert_no_call_left(gateway)
     assert stub.Retrieve(question({}, dicom=FILES[5]), timeout=20).hits
 

@@ -19,7 +19,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from dafh.deadline import Deadline
+from dafh.deadline import CallDeadline, Deadline
 from dafh.errors import DafhError, DeadlineExceeded, InvalidInput, Overloaded, Reason
 from dafh.imaging import nursery, pool
 from dafh.imaging.decode import REPRESENTATIVE, decode, decode_all
@@ -430,6 +430,16 @@ def test_a_setup_reaches_the_worker_whole() -> None:
         assert Setup.of(setup.as_json()) == setup
         assert "6b6b" not in repr(setup)
     assert json.loads(Setup(policy, None).as_json())["keyer"] is None
+
+
+def test_a_caller_who_gives_up_ends_the_work(pools: Callable[..., DecoderPool]) -> None:
+    made = pools()
+    deadline = CallDeadline(time.monotonic() + 60)
+    held = Held(made, deadline)
+    deadline.give_up()
+    assert isinstance(held.answer.result(5), DeadlineExceeded)
+    until(lambda: not alive(held.pid))
+    assert isinstance(made.decode(SMALL, side=8, deadline=soon()), Image)
 
 
 def test_a_reply_that_makes_no_sense_costs_the_worker(
