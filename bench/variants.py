@@ -1,0 +1,175 @@
+"""What other image sizes, and another precision, would cost and give: ``python -m bench.variants``.
+
+The shipped weights at several sides in fp32, and at their own side in fp16: macro MAP@10 of a
+corpus's queries beside milliseconds an image on one core, taken by turns in one process. The float
+cosine of the fused features, before any hash head, is the ceiling that codes are held against.
+Writes docs/performance/variants.json and its plot.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from dafh.codes import BITS
+from dafh.encoding.onnx import MODEL_FILE, OnnxEncoder, open_session
+from dafh.encoding.port import IMAGE, MODEL
+from dafh.evaluation.encoded import Rows, encode_manifest
+from dafh.evaluation.metrics import cosine_distances, macro_map
+from dafh.evaluation.protocol import OUTSIDE_BAR, by_codes
+from dafh.imaging.decode import REPRESENTATIVE, decode
+from dafh.imaging.image import IMAGING_VERSION
+from dafh.model.network import Dafh
+from dafh.settings import ModelSettings
+from dafh_export.checkpoint import load_checkpoint
+from dafh_export.model_file import Precision, describe, model_hash
+from dafh_export.onnx import trace
+from dafh_export.precision import put_precision
+
+SIDES = (96, 128, 160, 192)
+ROUNDS = 100
+WARM_UP = 10
+BATCH = 32
+OUT = Path(__file__).resolve().parent.parent / "docs" / "performance"
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+#: Bits whose quality the plot shows.
+PLOTTED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to serve the same weights."""
+
+    name: str
+    side: int
+    mebibytes: float
+    #: One image, one core, median.
+    milliseconds: float
+    #: Bits -> MAP@10 of the queries, macro over all classes of the bar.
+    macro_bar: dict[int, float]
+    #: The same by cosine of the fused float features; measured once a side.
+    float_macro_bar: float | None
+
+
+def main(
+    manifest: Annotated[Path, typer.Option(help="CSV with file, class, split.", exists=True)],
+    root: Annotated[Path, typer.Option(help="Folder that the files are relative to.", exists=True)],
+    version: Annotated[int, typer.Option(help="Model version whose weights to take.")] = 0,
+) -> None:
+    """Measure the variants of a published version."""
+    settings = ModelSettings()
+    run = settings.model_repository / MODEL / str(version or settings.model_version)
+    with tempfile.TemporaryDirectory(prefix="dafh-variants-") as name:
+        files = _files(run, Path(name))
+        taken = _milliseconds(files)
+        found = [
+            _measured(label, file, taken[label], manifest, root, run)
+            for label, file in track(files.items(), "measuring", console=Console(stderr=True))
+        ]
+    (OUT / "variants.json").write_text(
+        json.dumps({"version": int(run.name), "variants": [asdict(one) for one in found]}, indent=2)
+        + "\n"
+    )
+    _draw(found, IMAGES / "variants.png")
+    Console().print_json(data=[asdict(one) for one in found])
+
+
+def _files(run: Path, folder: Path) -> dict[str, Path]:
+    """Write the model file of each variant."""
+    files: dict[str, Path] = {}
+    checkpoint = load_checkpoint(run)
+    published = OnnxEncoder.of_file(run / MODEL_FILE).model
+    for side in SIDES:
+        model = trace(checkpoint.network, side)
+        update = {"side": side, "hash": model_hash(model), "imaging_version": IMAGING_VERSION}
+        describe(model, published.model_copy(update=update))
+        files[f"fp32 {side}"] = folder / f"{side}.onnx"
+        files[f"fp32 {side}"].write_bytes(model.SerializeToString(deterministic=True))
+    own = checkpoint.side
+    files[f"fp16 {own}"] = put_precision(run / MODEL_FILE, folder, Precision.FP16)
+    return files
+
+
+def _milliseconds(files: dict[str, Path]) -> dict[str, float]:
+    random = np.random.default_rng(0)
+    sessions = {label: open_session(file) for label, file in files.items()}
+    images = {
+        label: random.integers(0, 256, (1, *session.get_inputs()[0].shape[1:]), dtype=np.uint8)
+        for label, session in sessions.items()
+    }
+    taken: dict[str, list[float]] = {label: [] for label in files}
+    for turn in range(WARM_UP + ROUNDS):
+        for label, session in sessions.items():
+            started = time.perf_counter()
+            session.run(None, {IMAGE: images[label]})
+            if turn >= WARM_UP:
+                taken[label].append(1000 * (time.perf_counter() - started))
+    return {label: median(values) for label, values in taken.items()}
+
+
+def _measured(
+    label: str, file: Path, milliseconds: float, manifest: Path, root: Path, run: Path
+) -> Variant:
+    encoder = OnnxEncoder.of_file(file, threads=2)
+    splits = encode_manifest(manifest, root, encoder)
+    side = encoder.model.side
+    ceiling = None
+    if label.startswith("fp32"):
+        network = load_checkpoint(run).network
+        asking, answering = (_fused(network, splits[name], side) for name in ("query", "database"))
+        ceiling = _macro_bar(splits, cosine_distances(asking, answering))
+    query, database = splits["query"], splits["database"]
+    codes = {bits: _macro_bar(splits, by_codes(bits)(query, database)) for bits in BITS}
+    return Variant(label, side, file.stat().st_size / 2**20, milliseconds, codes, ceiling)
+
+
+def _macro_bar(splits: dict[str, Rows], distances: NDArray[np.float64]) -> float:
+    inside = ~np.isin(splits["query"].classes, OUTSIDE_BAR)
+    asks = np.asarray(splits["query"].classes)[inside].tolist()
+    return macro_map(distances[inside], asks, splits["database"].classes)
+
+
+@torch.inference_mode()
+def _fused(network: Dafh, rows: Rows, side: int) -> NDArray[np.float32]:
+    """Return the fused features of a split, in fp32, ``[N, FUSED]``."""
+    images = np.stack(
+        [
+            decode(entry.file.read_bytes(), side=side, frame=REPRESENTATIVE).pixels
+            for entry in rows.entries
+        ]
+    )
+    parts = [
+        network(torch.from_numpy(images[start : start + BATCH])).fused.numpy()
+        for start in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _draw(found: list[Variant], path: Path) -> None:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for one in found:
+        axes.scatter(one.milliseconds, one.macro_bar[PLOTTED])
+        axes.annotate(one.name, (one.milliseconds, one.macro_bar[PLOTTED]), xytext=(5, 5),
+                      textcoords="offset points")  # fmt: skip
+    axes.set_xlabel("ms an image, one core")
+    axes.set_ylabel(f"macro MAP@10 without {OUTSIDE_BAR[0]}, {PLOTTED} bits")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    typer.run(main)
