@@ -57,6 +57,8 @@ CHANNEL_OPTIONS = (
 )
 
 _PARAMETER = re.compile(version_parameter(0).replace("0", r"([1-9][0-9]*)"))
+#: What Triton says, as UNAVAILABLE, where a queue holds ``max_queue_size`` requests.
+_FULL = "Exceeds maximum queue size"
 #: Seconds in which Triton says whether it is about to end, or only lacks the version.
 _ASK_S = 1.0
 
@@ -234,7 +236,9 @@ class TritonServer:
                     "health.",
                 )
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return Overloaded(Reason.OVERLOADED, "Triton's queue is full.")
+                return _full()
+            case grpc.StatusCode.UNAVAILABLE if _FULL in details:
+                return _full()
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.NOT_FOUND if _of_model(details):
                 # While it shuts down, Triton says this of every model.
                 if self._lives():
@@ -384,6 +388,12 @@ def _channel(
 def _of_model(details: str) -> bool:
     """Say whether a refusal is about the model and not about the connection."""
     return any(phrase in details for phrase in ("unknown model", "no available versions"))
+
+
+def _full() -> Overloaded:
+    return Overloaded(
+        Reason.OVERLOADED, "Triton's queue is full.", remedy="Try again a little later."
+    )
 
 
 def _away() -> Unavailable:

@@ -11,10 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 from dafh.client import Client, Target, question
 from dafh.client.errors import error_of
+from dafh.deadline import Deadline
+from dafh.encoding.triton import MAX_BATCH, TritonEncoder
 from dafh.errors import DafhError, Reason
 from dafh.imaging.phantom import phantoms
 from dafh.security.accounts import Account, AccountFile, new_token, token_hash
@@ -116,6 +119,28 @@ def test_what_is_full_says_when_to_come_back(site: Site) -> None:
         Client(Target(f"127.0.0.1:{gateway.port}", retry=True), timeout=60)
     )
     assert patient.retrieve(dicom=files[0], include_same_patient=True).hits
+
+
+def test_a_full_queue_of_triton_is_said_to_be_full(site: Site) -> None:
+    encoder = TritonEncoder(site.triton.address, 1)
+    images = np.zeros((MAX_BATCH, 1, encoder.model.side, encoder.model.side), np.uint8)
+    outcomes: Counter[str] = Counter()
+
+    def ask(_: int) -> None:
+        try:
+            encoder.encode(images, Deadline.after(60))
+            outcomes["answered"] += 1
+        except DafhError as error:
+            outcomes[error.reason] += 1
+
+    site.triton.load(1, longest_queue=1)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(ask, range(32)))
+    finally:
+        site.triton.load(1, 2)
+        encoder.close()
+    assert set(outcomes) == {"answered", Reason.OVERLOADED}
 
 
 def test_a_stream_of_images_is_slowed_and_not_refused(site: Site) -> None:

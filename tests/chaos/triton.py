@@ -30,6 +30,7 @@ SOURCE = CHECKOUT / "model_repository" / "dafh"
 #: Model hash of the second version.
 SECOND = "cd" * 32
 PATIENCE_S = 60.0
+LONGEST_QUEUE = 256
 
 #: Becomes its arguments; the kernel ends it when its parent ends (PR_SET_PDEATHSIG).
 UNTIL_PARENT_ENDS = (
@@ -150,18 +151,19 @@ class Triton:
             assert time.monotonic() < end, (self.folder / "log").read_text()[-2000:]
             time.sleep(0.05)
 
-    def load(self, *versions: int) -> None:
+    def load(self, *versions: int, longest_queue: int = LONGEST_QUEUE) -> None:
         """Have it serve these versions, as their files and descriptions are now."""
         build_runtime(self.plan)
-        config = self.config(versions)
+        config = self.config(versions, longest_queue)
         with InferenceServerClient(self.address) as client:
             client.load_model("dafh", config=config)
 
-    def config(self, versions: tuple[int, ...]) -> str:
+    def config(self, versions: tuple[int, ...], longest_queue: int = LONGEST_QUEUE) -> str:
         """Return the configuration with only some versions, as Triton takes it with a load."""
         with InferenceServerClient(self.address) as client:
             told = client.get_model_config("dafh", as_json=True)["config"]
         told["version_policy"] = {"specific": {"versions": [str(one) for one in versions]}}
+        told["dynamic_batching"]["default_queue_policy"]["max_queue_size"] = longest_queue
         return json.dumps(told)
 
     def unload(self) -> None:
