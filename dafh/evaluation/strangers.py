@@ -1,17 +1,21 @@
-"""Images that belong to no patient, to see whether the model notices: noise and phantoms."""
+"""Images that the model has no class for, to see if it notices: noise, phantoms, test files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from dafh.deadline import Deadline
 from dafh.encoding.port import Encoder
+from dafh.errors import InvalidInput
 from dafh.evaluation.encoded import BATCH, Rows
 from dafh.evaluation.trust import Strangeness, judge_strangeness
+from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.phantom import phantom_images
 
 COUNT = 100
@@ -41,10 +45,26 @@ def phantoms(side: int) -> NDArray[np.uint8]:
     return phantom_images(COUNT, SEED, side)
 
 
+def pydicom_files(side: int) -> NDArray[np.uint8]:
+    """Return the different images among pydicom's own test files, as far as imaging takes them.
+
+    Small scans, secondary captures and test patches; a few are of a modality that the model knows.
+    """
+    images: dict[str, NDArray[np.uint8]] = {}
+    for file in sorted(Path(pydicom.__file__).with_name("data").rglob("*")):
+        try:
+            image = decode(file.read_bytes(), side=side, frame=REPRESENTATIVE)
+        except (InvalidInput, IsADirectoryError):
+            continue
+        images[image.content_sha256] = image.pixels
+    return np.stack(list(images.values()))
+
+
 STRANGERS: dict[str, Callable[[int], NDArray[np.uint8]]] = {
     "white noise": white_noise,
     "smooth noise": smooth_noise,
     "phantoms": phantoms,
+    "pydicom's files": pydicom_files,
 }
 
 
