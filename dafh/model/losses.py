@@ -12,7 +12,7 @@ from dafh.model.terms import OWN, Targets
 #: Terms that a recipe may weigh.
 TERMS = OWN | PUBLISHED
 #: Of these one is enough, whatever the number of code lengths.
-OF_THE_IMAGE = frozenset({"classifier"})
+OF_THE_IMAGE = frozenset({"classifier", "classifier_lenient"})
 
 
 class Objective(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
@@ -20,9 +21,12 @@ from dafh.model.network import Outputs
 
 #: Temperatures of the softmax over a batch (our choice).
 VIEWS_TEMPERATURE = 0.15
+SHARP_VIEWS_TEMPERATURE = 0.07
 NEIGHBOURS_TEMPERATURE = 0.1
 #: Weight of images without a class beside those with one (Hendrycks et al., ICLR 2019, §4.1).
 EXPOSURE = 0.5
+#: The same where what is without a class is to keep apart as well: exposure draws it together.
+LITTLE_EXPOSURE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,9 @@ class Classifier(nn.Module):
     ICLR 2019): it costs the cross-entropy to the uniform distribution.
     """
 
-    def __init__(self, _classes: int, _bits: int) -> None:
+    def __init__(self, _classes: int, _bits: int, exposure: float = EXPOSURE) -> None:
         super().__init__()
+        self.exposure = exposure
 
     def forward(self, _: Tensor, outputs: Outputs, targets: Targets) -> Tensor:
         """Return the loss."""
@@ -87,7 +92,7 @@ class Classifier(nn.Module):
         )
         if known.all():
             return loss
-        return loss + EXPOSURE * -logits[~known].log_softmax(dim=1).mean()
+        return loss + self.exposure * -logits[~known].log_softmax(dim=1).mean()
 
 
 class Triplet(nn.Module):
@@ -125,14 +130,15 @@ class Views(nn.Module):
     as one cross-entropy over the batch; only views whose image is seen twice ask.
     """
 
-    def __init__(self, _classes: int, _bits: int) -> None:
+    def __init__(self, _classes: int, _bits: int, temperature: float = VIEWS_TEMPERATURE) -> None:
         super().__init__()
+        self.temperature = temperature
 
     def forward(self, hashed: Tensor, _: Outputs, targets: Targets) -> Tensor:
         """Return the loss; 0 where no image is seen twice."""
         unit = functional.normalize(hashed)
         own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-        logits = (unit @ unit.T / VIEWS_TEMPERATURE).masked_fill(own, -torch.inf)
+        logits = (unit @ unit.T / self.temperature).masked_fill(own, -torch.inf)
         same = (targets.images[:, None] == targets.images[None, :]) & ~own
         asks = same.any(dim=1)
         if not asks.any():
@@ -173,8 +179,10 @@ def straight_through(hashed: Tensor) -> Tensor:
 OWN: dict[str, Callable[[int, int], nn.Module]] = {
     "classes": Classes,
     "classifier": Classifier,
+    "classifier_lenient": partial(Classifier, exposure=LITTLE_EXPOSURE),
     "triplet": Triplet,
     "quantisation": Quantisation,
     "views": Views,
+    "views_sharp": partial(Views, temperature=SHARP_VIEWS_TEMPERATURE),
     "neighbours": Neighbours,
 }

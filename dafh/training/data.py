@@ -129,18 +129,44 @@ def steps_per_epoch(data: Data, recipe: Recipe) -> int:
 def draw(data: Data, recipe: Recipe, epoch: int) -> Iterator[Batch]:
     """Draw the batches of one epoch: the same for the same seed and epoch."""
     random = np.random.default_rng([recipe.seed, epoch])
-    # The square root is a compromise: full balance would show the rarest image ten times as often.
-    share = 1 / np.sqrt(np.bincount(data.labels + 1)[data.labels + 1])
     steps = steps_per_epoch(data, recipe)
-    order = random.choice(
-        len(data.labels),
-        steps * recipe.batch,
-        p=share / share.sum(),
-        replace=steps * recipe.batch > len(data.labels),
-    )
+    order = _draw(data.labels, steps * recipe.batch, random)
     for chosen in order.reshape(steps, recipe.batch):
         yield Batch(
             torch.from_numpy(data.images[chosen]),
             torch.from_numpy(data.labels[chosen]),
             torch.from_numpy(chosen),
         )
+
+
+def draw_twice(
+    data: Data, labelled: int, unlabelled: int, random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Draw the places of one epoch's images, those without a class twice.
+
+    Yields
+    ------
+    NDArray[np.int64]
+        For each step `labelled` places of images with a class, and twice `unlabelled` of those
+        without; fewer where there are not so many.
+    """
+    known = np.flatnonzero(data.labels != UNLABELLED)
+    strange = np.flatnonzero(data.labels == UNLABELLED)
+    labelled, unlabelled = min(labelled, len(known)), min(unlabelled, len(strange))
+    steps = len(known) // labelled
+    order = known[_draw(data.labels[known], steps * labelled, random)]
+    others = random.permutation(strange)
+    for step in range(steps):
+        apart = others.take(range(step * unlabelled, (step + 1) * unlabelled), mode="wrap")
+        own = order[step * labelled : (step + 1) * labelled]
+        yield np.concatenate([own, apart, apart])
+
+
+def _draw(labels: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `count` places, rare classes more often than common ones."""
+    # The square root is a compromise: full balance would show the rarest image ten times as often.
+    share = 1 / np.sqrt(np.bincount(labels + 1)[labels + 1])
+    drawn: NDArray[np.int64] = random.choice(
+        len(labels), count, p=share / share.sum(), replace=count > len(labels)
+    )
+    return drawn

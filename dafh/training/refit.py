@@ -20,7 +20,7 @@ from dafh.model.losses import Objective, total
 from dafh.model.network import STAGES, Dafh
 from dafh.model.terms import Targets
 from dafh.training.augment import augment
-from dafh.training.data import Data, draw
+from dafh.training.data import Data, draw_twice
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.validation import BATCH, Figures, validate
@@ -88,30 +88,25 @@ def _train(
 ) -> None:
     torch.manual_seed(recipe.seed * 100_003 + recipe.epochs)
     random = np.random.default_rng([recipe.seed, recipe.epochs])
-    objective = Objective(len(data.classes), network.architecture.bits, recipe.weights)
+    objective = Objective(len(data.classes), network.architecture.bits, stage.weights)
     learnt = (network.project, network.fuse, network.heads, network.classifier, objective)
     optimizer = torch.optim.AdamW(
         [parameter for module in learnt for parameter in module.parameters()],
         weight_decay=stage.weight_decay,
     )
-    drawn = recipe.model_copy(update={"batch": min(stage.batch, len(data.images))})
     widths = [STAGES[place] for place in network.stages]
     for module in learnt:
         module.train()
     for epoch in range(stage.epochs):
-        for batch in draw(data, drawn, recipe.epochs + epoch):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(
-                    stage.learning_rate, recipe.warm_up, epoch / stage.epochs
-                )
-            again = torch.cat([torch.arange(drawn.batch), torch.arange(stage.pairs)])
-            again = again[: drawn.batch + min(stage.pairs, drawn.batch)]
-            sources, labels = batch.sources[again], batch.labels[again]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage.learning_rate, stage.warm_up, epoch / stage.epochs)
+        for sources in draw_twice(data, stage.batch, stage.unlabelled, random):
             views = random.integers(0, len(features), len(sources))
-            pooled = torch.from_numpy(features[views, sources.numpy()].astype(np.float32))
+            pooled = torch.from_numpy(features[views, sources].astype(np.float32))
             fused = network.meet(torch.split(pooled, widths, dim=1))
-            outputs = network.tell(fused)
-            loss = total(objective(outputs, Targets(labels, labels, 1.0, sources)))
+            labels = torch.from_numpy(data.labels[sources])
+            targets = Targets(labels, labels, 1.0, torch.from_numpy(sources))
+            loss = total(objective(network.tell(fused), targets))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             optimizer.step()

@@ -17,6 +17,9 @@ def _known(weights: dict[str, float]) -> dict[str, float]:
     return weights
 
 
+Weights = Annotated[dict[str, float], AfterValidator(_known)]
+
+
 class Refit(BaseModel):
     """The second stage of a run: fusion, heads and classifier alone, on features of many views.
 
@@ -27,11 +30,22 @@ class Refit(BaseModel):
 
     #: Changed views of each image whose features are kept.
     views: int = Field(default=8, ge=1)
-    epochs: int = Field(default=40, ge=1)
-    batch: int = Field(default=192, ge=2)
-    pairs: int = Field(default=64, ge=0)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    epochs: int = Field(default=80, ge=1)
+    #: Images of a step that have a class.
+    batch: int = Field(default=256, ge=2)
+    #: Images of a step that have none; each is seen twice, for the views term.
+    unlabelled: int = Field(default=256, ge=0)
+    learning_rate: float = Field(default=4e-3, gt=0)
+    warm_up: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
+    #: As those of the recipe. Single images are kept apart where no class is at stake.
+    weights: Weights = {
+        "classes": 1.0,
+        "classifier_lenient": 0.5,
+        "quantisation": 0.05,
+        "views_sharp": 2.0,
+        "neighbours": 0.1,
+    }
 
 
 class Recipe(BaseModel):
@@ -73,7 +87,7 @@ class Recipe(BaseModel):
     refit: Refit | None = None
     architecture: Architecture = Architecture()
     #: Term -> how much it counts (our choice; the paper's are not known to us).
-    weights: Annotated[dict[str, float], AfterValidator(_known)] = {
+    weights: Weights = {
         "classes": 1.0,
         "classifier": 0.5,
         "quantisation": 0.05,

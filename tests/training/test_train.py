@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from dafh.training.data import UNLABELLED, cached_images, draw, load_data, noise
+from dafh.training.data import UNLABELLED, cached_images, draw, draw_twice, load_data, noise
 from dafh.training.manifest import Entry, hold_out, read_manifest
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
@@ -88,7 +88,7 @@ def test_the_second_stage_leaves_what_precedes_fusion_and_runs_once(
     entries: list[Entry], tmp_path: Path
 ) -> None:
     recipe = RECIPE.model_copy(
-        update={"epochs": 0, "refit": Refit(views=2, epochs=2, batch=8, pairs=4)}
+        update={"epochs": 0, "refit": Refit(views=2, epochs=2, batch=8, unlabelled=2)}
     )
     data = load_data(entries, recipe, tmp_path / "images")
     reports: list[Figures] = []
@@ -130,6 +130,18 @@ def test_small_images_come_first(entries: list[Entry], tmp_path: Path) -> None:
     whole, _ = views(batch, recipe, torch.Generator().manual_seed(3))
     assert small.shape[-2:] == (32, 32)
     assert whole.shape[-2:] == (64, 64)
+
+
+def test_the_second_stage_shows_what_has_no_class_twice(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    data = load_data(entries, RECIPE, tmp_path)
+    steps = list(draw_twice(data, 8, 3, np.random.default_rng(0)))
+    assert len(steps) == int((data.labels != UNLABELLED).sum()) // 8
+    for places in steps:
+        assert (data.labels[places[:8]] != UNLABELLED).all()
+        assert (data.labels[places[8:]] == UNLABELLED).all()
+        assert (places[8:11] == places[11:]).all()
 
 
 def test_an_image_is_decoded_once(
