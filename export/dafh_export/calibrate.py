@@ -10,7 +10,7 @@ from dafh.codes import BITS
 from dafh.encoding.calibration import Calibration
 from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, open_session
 from dafh.encoding.port import IMAGE, LOGITS, hash_tensor
-from dafh.evaluation.calibration import fit
+from dafh.evaluation.calibration import NEAREST, fit
 from dafh.training.manifest import hold_out, load_images, read_manifest
 
 
@@ -28,7 +28,8 @@ def calibrate(run: Path, manifest: Path, root: Path, validation: float) -> Calib
         logits,
         [entry.class_name for entry in held],
         [entry.group for entry in held],
-        f"{len(held)} held-out images of the train split, each asking those of other groups",
+        f"{len(held)} held-out images of the train split, each asking those of other groups; "
+        f"the first {NEAREST} hits",
     )
     (run / CALIBRATION_FILE).write_text(fitted.model_dump_json(indent=2) + "\n")
     return fitted

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from dafh.codes import BITS
-from dafh.model.losses import TERMS, Objective, total
+from dafh.model.losses import OF_THE_IMAGE, TERMS, Objective, total
 from dafh.model.network import FUSED, Outputs
 from dafh.model.published import PUBLISHED, Csq, Dpn, Dpsh, HashNet, OrthoHash, class_targets
 from dafh.model.terms import VIEWS_TEMPERATURE, Classifier, Neighbours, Targets, Views
@@ -36,7 +36,7 @@ def test_every_term_teaches_what_it_reads(term: str) -> None:
     terms = objective(given, shown)
     assert list(terms) == [term]
     terms[term].backward()
-    read = [given.logits] if term == "classifier" else list(given.hashes.values())
+    read = [given.logits] if term in OF_THE_IMAGE else list(given.hashes.values())
     assert all(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in read)
     # The teacher of the neighbours is not taught by them.
     assert given.fused.grad is None
