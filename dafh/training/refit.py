@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dafh.model.hashing import HashHead, Ptanh
 from dafh.model.losses import Objective, total
 from dafh.model.network import STAGES, Dafh
 from dafh.model.terms import Targets
 from dafh.training.augment import augment
-from dafh.training.data import Data, draw_twice
+from dafh.training.data import UNLABELLED, Data, draw_twice
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.validation import BATCH, Figures, validate
@@ -46,6 +47,7 @@ def refit(
     network, classes, side = load_network(weights)
     features = _features(network, data, recipe, stage, run / FEATURES_FILE)
     _train(network, features, data, recipe, stage)
+    _steepen(network, features[-1][data.labels != UNLABELLED])
     figures = validate(network, data)
     figures["seconds"] = time.monotonic() - started
     (run / FIGURES_FILE).write_text(json.dumps(figures, indent=2) + "\n")
@@ -111,3 +113,23 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             optimizer.step()
     network.eval()
+
+
+@torch.no_grad()
+def _steepen(network: Dafh, features: NDArray[np.float16]) -> None:
+    """Set each Ptanh so that its inputs' root mean square becomes 1.
+
+    The terms that compare directions do not see how long a hash output is, so nothing keeps the
+    steepness from vanishing with the weight decay. No sign changes, but the outputs spread over
+    (-1, 1) again, where the asymmetric distance says something.
+    """
+    if not network.architecture.ptanh:
+        return
+    widths = [STAGES[place] for place in network.stages]
+    pooled = torch.from_numpy(features.astype(np.float32))
+    fused = network.meet(torch.split(pooled, widths, dim=1))
+    for head in network.heads:
+        assert isinstance(head, HashHead)  # noqa: S101 - for the type checker
+        assert isinstance(head.squash, Ptanh)  # noqa: S101 - as well
+        length = head.norm(head.project(fused)).square().mean().sqrt()
+        head.squash.log_steepness.copy_(-length.log())

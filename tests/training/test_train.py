@@ -17,7 +17,7 @@ from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.train import Learner, exhausted, train, views
 from dafh.training.validation import CHOICE, Figures
-from dafh.training.weights import WEIGHTS_FILE
+from dafh.training.weights import WEIGHTS_FILE, load_network
 
 RECIPE = Recipe(side=32, epochs=2, batch=8, pairs=4, validate_every=1, phantoms=2, noise=2)
 
@@ -103,6 +103,11 @@ def test_the_second_stage_leaves_what_precedes_fusion_and_runs_once(
     changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
     assert changed == {"project", "fuse", "heads", "classifier"}
     assert [CHOICE in figures for figures in reports] == [True]
+    network, _, _ = load_network(tmp_path / "run" / WEIGHTS_FILE)
+    with torch.no_grad():
+        hashes = network(torch.from_numpy(np.array(data.images[data.labels >= 0]))).hashes
+    for outputs in hashes.values():
+        assert 0.3 < float(outputs.abs().mean()) < 0.9
 
 
 def test_what_is_blended_says_so_and_pairs_stay_as_they_are(
