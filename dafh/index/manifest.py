@@ -19,12 +19,17 @@ from dafh.index.schema import FIELDS, Kind, Source, check_coding, metadata_sha25
 
 # Readers of Parquet folders pass over names that begin so.
 MANIFEST = "_manifest.json"
-#: Names of the columns of a whole dump, in order.
-COLUMNS = tuple(
+#: Names of the columns without which a dump cannot be loaded, in order.
+CASE_COLUMNS = tuple(
     field.name
     for field in FIELDS
     if field.source is Source.CASE and field.kind is not Kind.CODE_WORD
 )
+#: What tells codes apart that must not be compared. The plan says it of all rows; programs that
+#: read several dumps at once see rows only.
+CODING_COLUMNS = ("bits", "model_version")
+#: Names of the columns of a whole dump, in order.
+COLUMNS = (*CASE_COLUMNS, *CODING_COLUMNS)
 
 #: The plan of a dump that is not finished.
 PLAN = "_plan.json"
@@ -64,7 +69,7 @@ class Plan(Strict):
     model_version: int
     bits: int
     key_id: str
-    #: Columns of the files, of `COLUMNS`; only what has all of them can be loaded again.
+    #: Columns of the files, of `COLUMNS`; what lacks one of `CASE_COLUMNS` cannot be loaded again.
     columns: tuple[str, ...]
     #: Files; each holds an equal range of primary keys, which are hashes and so evenly spread.
     parts: int
