@@ -152,16 +152,17 @@ class Folder:
     Parameters
     ----------
     path
-        Made where it is missing.
+        Made when something is written and it is missing.
     """
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         #: Where it is.
         self.path = path
 
     def names(self) -> list[str]:
         """Return the names of the files."""
+        if not self.path.is_dir():
+            return []
         files = (file.name for file in self.path.iterdir() if file.is_file())
         return sorted(name for name in files if not name.startswith("."))
 
@@ -176,6 +177,7 @@ class Folder:
         """Write a file at once, over a former one."""
         draft = self.path / f".{name}.part"
         try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.unlink(missing_ok=True)
             draft.touch(0o600, exist_ok=False)
             with draft.open("wb") as stream:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from dafh.cli import build
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.errors import Conflict, DafhError, InvalidInput
+from dafh.errors import Conflict, DafhError, InvalidInput, Misconfigured
 from dafh.imaging.image import PatientKeyer
 from dafh.index import dump
 from dafh.index.archives import Archives
@@ -131,6 +131,17 @@ def test_an_export_that_is_cut_off_goes_on_and_writes_no_file_twice(
     assert {name: now[name] for name in written} == written
     with pytest.raises(Conflict):
         dafh(*words)
+
+
+def test_a_folder_that_is_not_there_or_cannot_be_made_is_said(
+    archive: MilvusIndex, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="no manifest"):
+        dafh("import-codes", "missing")
+    assert not (tmp_path / "missing").exists()
+    # Below a file.
+    with pytest.raises(Misconfigured, match="cannot be written"):
+        dafh("export-codes", archive.coding.archive, "--out", str(tmp_path / "key" / "codes"))
 
 
 def test_parts_of_an_export_are_one_export(archive: MilvusIndex) -> None:
