@@ -49,9 +49,11 @@ fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings a
 bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure; imaging on a full scale, the index on a small one.
 	$(BIN)/python -m bench.imaging
 	$(BIN)/python -m bench.index
+	$(BIN)/python -m bench.jobs
 
 bench-full: $(EVERYTHING) $(STANDALONE)/.complete ## Measure what is not kept in docs/performance yet; may be cut off.
 	$(BIN)/python -m bench.index --full
+	$(BIN)/python -m bench.jobs --full --work out/bench-jobs
 
 evaluate: $(EVERYTHING) ## Measure the shipped model on CORPUS (manifest.csv and its images).
 	mkdir -p out/evaluation

@@ -3,21 +3,23 @@
 The bound is decoding and inference alone: the same decoders, the same Triton, the same files in the
 same process, without journal, index or report. Both go by turns in one run, on one machine; the
 ratio says more than the rates. Memory is that of `dafh index` as a process of its own, as the
-number of files grows tenfold and again.
+number of files grows tenfold and again. With ``--work FOLDER`` a run that was cut off keeps the
+figures and phantoms that it has, and the same command goes on; remove the folder to begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -55,16 +57,34 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--full", action="store_true", help=f"memory up to {FULL} files")
+    parser.add_argument("--work", type=Path, help="folder for what a next run goes on with")
     options = parser.parse_args()
     sizes = (*options.sizes, FULL) if options.full else options.sizes
-    with tempfile.TemporaryDirectory(prefix="dafh-bench-") as folder:
-        work = Path(folder)
-        with stack(work):
-            found = {
-                "environment": environment(),
-                "rate": rates(work, options.files),
-                "memory": [memory(work, size) for size in sizes],
-            }
+    with ExitStack() as end:
+        scratch = Path(end.enter_context(tempfile.TemporaryDirectory(prefix="dafh-bench-")))
+        work = options.work or scratch
+        work.mkdir(parents=True, exist_ok=True)
+        end.enter_context(stack(scratch))
+
+        def known(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+            """Return a figure, of a former run where it got that far."""
+            kept = work / f"{name}.json"
+            if not kept.exists():
+                measured = measure()
+                sys.stderr.write(f"{name}: {json.dumps(measured)}\n")
+                kept.write_text(json.dumps(measured))
+            figure: dict[str, Any] = json.loads(kept.read_text())
+            return figure
+
+        found = {
+            "environment": environment(),
+            "rate": known(
+                f"rate-{options.files}", lambda: rates(scratch, phantoms(work, options.files))
+            ),
+            "memory": [
+                known(f"memory-{size}", partial(memory, scratch, work, size)) for size in sizes
+            ],
+        }
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     OUT.with_suffix(".md").write_text(page(found))
@@ -88,17 +108,19 @@ def run(*words: str) -> None:
 
 def phantoms(work: Path, count: int) -> Path:
     """Return a folder of phantoms."""
-    folder = work / f"phantoms-{count}"
+    folder, made = work / f"phantoms-{count}", work / f"phantoms-{count}.part"
     if not folder.exists():
-        run("phantom", str(folder), "--instances", str(count))
-        (folder / "manifest.csv").unlink()
+        shutil.rmtree(made, ignore_errors=True)
+        run("phantom", str(made), "--instances", str(count))
+        (made / "manifest.csv").unlink()
+        made.rename(folder)
     return folder
 
 
-def rates(work: Path, count: int) -> dict[str, Any]:
+def rates(work: Path, source: Path) -> dict[str, Any]:
     """Return files per second of the bound and of the job, by turns."""
-    source = phantoms(work, count)
     files = sorted(source.iterdir())
+    count = len(files)
     alone, jobs, stages = [], [], {}
     with connected("default", work) as servers:
         bound(servers, files[:200])
@@ -163,10 +185,10 @@ def job(servers: Servers, source: Path, archive: str) -> dict[str, Any]:
     return index.run(task, servers, Stopping(), Console(quiet=True))
 
 
-def memory(work: Path, count: int) -> dict[str, Any]:
+def memory(data_dir: Path, work: Path, count: int) -> dict[str, Any]:
     """Return the most memory that a job of so many files took, MiB, its decoders apart."""
-    source = phantoms(work, count)
-    words = ["index", str(source), "--archive", f"memory{count}", "--data-dir", str(work), "--json"]
+    source, archive = phantoms(work, count), f"memory{count}"
+    words = ["index", str(source), "--archive", archive, "--data-dir", str(data_dir), "--json"]
     with subprocess.Popen([DAFH, *words], stdout=subprocess.PIPE, text=True) as process:
         most = 0
         while process.poll() is None:

@@ -29,6 +29,7 @@ from dafh.imaging.limits import Policy
 from dafh.imaging.pool import DecoderPool
 from dafh.imaging.sniff import sniff
 from dafh.settings import DecodeSettings, load
+from dafh.terminal import shown
 
 #: Side of the served model's input in pixels; `dafh.v1.Model` of another version says its own.
 SIDE = 128
@@ -261,11 +262,6 @@ def _unwritable(error: OSError) -> DafhError:
     )
 
 
-def _shown(file: str) -> str:
-    """Return a file's name for the table: whoever sent the file may have put commands into it."""
-    return escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in file))
-
-
 def _show(verdicts: list[Verdict]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in ("file", "verdict", "stored as", "frames", "size", "what is done", "ms"):
@@ -273,14 +269,14 @@ def _show(verdicts: list[Verdict]) -> None:
     for one in verdicts:
         if not one.ok:
             table.add_row(
-                _shown(one.file), f"[red]{one.reason}[/]", "", "", "", escape(one.message or ""),
+                shown(one.file), f"[red]{one.reason}[/]", "", "", "", escape(one.message or ""),
                 f"{one.milliseconds:.0f}",
             )  # fmt: skip
             continue
         kind = " ".join(filter(None, (one.modality, one.transfer_syntax_name)))
         done = [*map(escape, one.applied), *(f"[yellow]{escape(text)}[/]" for text in one.warnings)]
         table.add_row(
-            _shown(one.file), "[green]ok[/]", escape(kind), str(one.frames),
+            shown(one.file), "[green]ok[/]", escape(kind), str(one.frames),
             f"{one.rows} x {one.columns}", "; ".join(done), f"{one.milliseconds:.0f}",
         )  # fmt: skip
     console = Console()

@@ -22,6 +22,7 @@ from dafh.index.archive import require_same
 from dafh.index.case import Case, Coding, case_id
 from dafh.index.live import Arrival, CaseWriter
 from dafh.index.manifest import (
+    CASE_COLUMNS,
     COLUMNS,
     MANIFEST,
     PLAN,
@@ -63,7 +64,7 @@ def dump(
     Parameters
     ----------
     columns
-        Of `COLUMNS`; with fewer than all it is an export that cannot be loaded again.
+        Of `COLUMNS`; without all `CASE_COLUMNS` it is an export that cannot be loaded again.
 
     Raises
     ------
@@ -239,7 +240,7 @@ def require_loadable(manifest: Manifest, coding: Coding) -> None:
 
 
 def _require_whole(manifest: Manifest) -> None:
-    if manifest.plan.columns != COLUMNS:
+    if not set(CASE_COLUMNS) <= set(manifest.plan.columns):
         raise unreadable("it is an export that lacks columns")
 
 

@@ -19,12 +19,17 @@ from dafh.index.schema import FIELDS, Kind, Source, check_coding, metadata_sha25
 
 # Readers of Parquet folders pass over names that begin so.
 MANIFEST = "_manifest.json"
-#: Names of the columns of a whole dump, in order.
-COLUMNS = tuple(
+#: Names of the columns without which a dump cannot be loaded, in order.
+CASE_COLUMNS = tuple(
     field.name
     for field in FIELDS
     if field.source is Source.CASE and field.kind is not Kind.CODE_WORD
 )
+#: What tells codes apart that must not be compared. The plan says it of all rows; programs that
+#: read several dumps at once see rows only.
+CODING_COLUMNS = ("bits", "model_version")
+#: Names of the columns of a whole dump, in order.
+COLUMNS = (*CASE_COLUMNS, *CODING_COLUMNS)
 
 #: The plan of a dump that is not finished.
 PLAN = "_plan.json"
@@ -64,7 +69,7 @@ class Plan(Strict):
     model_version: int
     bits: int
     key_id: str
-    #: Columns of the files, of `COLUMNS`; only what has all of them can be loaded again.
+    #: Columns of the files, of `COLUMNS`; what lacks one of `CASE_COLUMNS` cannot be loaded again.
     columns: tuple[str, ...]
     #: Files; each holds an equal range of primary keys, which are hashes and so evenly spread.
     parts: int
@@ -147,16 +152,17 @@ class Folder:
     Parameters
     ----------
     path
-        Made where it is missing.
+        Made when something is written and it is missing.
     """
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         #: Where it is.
         self.path = path
 
     def names(self) -> list[str]:
         """Return the names of the files."""
+        if not self.path.is_dir():
+            return []
         files = (file.name for file in self.path.iterdir() if file.is_file())
         return sorted(name for name in files if not name.startswith("."))
 
@@ -171,6 +177,7 @@ class Folder:
         """Write a file at once, over a former one."""
         draft = self.path / f".{name}.part"
         try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.unlink(missing_ok=True)
             draft.touch(0o600, exist_ok=False)
             with draft.open("wb") as stream:

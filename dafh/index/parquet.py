@@ -1,7 +1,7 @@
 """The files of a dump: Parquet whose columns come from the table of fields.
 
 Tenant, archive and patient key id are the same in all rows: they stand in the plan, which each
-file carries as ``dafh`` in its own metadata.
+file carries as ``dafh`` in its own metadata. Model version and code length stand there too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from dafh.codes import HashCode
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId
-from dafh.index.manifest import Digest, Part, Plan, unreadable
+from dafh.index.manifest import CODING_COLUMNS, Digest, Part, Plan, unreadable
 from dafh.index.record import Strict
 from dafh.index.schema import BY_NAME, Kind
 
@@ -50,7 +50,7 @@ def written(plan: Plan, number: int, cases: Iterable[Case]) -> tuple[Part, bytes
     while batch := list(islice(stream, _BATCH)):
         for case in batch:
             digest.add(case)
-        columns = {name: _column(name, batch) for name in plan.columns}
+        columns = {name: _column(plan, name, batch) for name in plan.columns}
         batches.append(pa.record_batch(columns, schema=schema))
     note = _Note(plan=plan, part=number, cases=digest.hex())
     table = pa.Table.from_batches(batches, schema).replace_schema_metadata(
@@ -88,6 +88,7 @@ def cases_of(plan: Plan, part: Part, content: bytes) -> Iterator[Case]:
         raise unreadable(f"{part.name} belongs to another dump")
     last = ""
     try:
+        _require_coding(plan, part, content)
         for batch in pq.ParquetFile(pa.BufferReader(content)).iter_batches(_BATCH):
             if batch.schema.remove_metadata() != _schema(plan):
                 raise unreadable(f"{part.name} has other columns")
@@ -98,6 +99,14 @@ def cases_of(plan: Plan, part: Part, content: bytes) -> Iterator[Case]:
                 yield _case(row)
     except pa.ArrowException:
         raise unreadable(f"{part.name} is damaged") from None
+
+
+def _require_coding(plan: Plan, part: Part, content: bytes) -> None:
+    """Refuse a file of which a row tells of another model version or code length."""
+    told = [name for name in CODING_COLUMNS if name in plan.columns]
+    for name, values in pq.read_table(pa.BufferReader(content), columns=told).to_pydict().items():
+        if set(values) - {getattr(plan, name)}:
+            raise unreadable(f"{part.name} holds another {name} than the manifest tells")
 
 
 def _note(content: bytes) -> tuple[_Note, int]:
@@ -125,12 +134,14 @@ def _schema(plan: Plan) -> pa.Schema:
         Kind.INTEGER: pa.int64(),
         Kind.CODE: pa.binary(plan.bits // 8),
     }
-    return pa.schema(
-        [pa.field(name, kinds[BY_NAME[name].kind], nullable=False) for name in plan.columns]
-    )
+    of = {name: kinds[field.kind] for name, field in BY_NAME.items() if field.kind in kinds}
+    of |= dict.fromkeys(CODING_COLUMNS, pa.int64())
+    return pa.schema([pa.field(name, of[name], nullable=False) for name in plan.columns])
 
 
-def _column(name: str, cases: Sequence[Case]) -> list[object]:
+def _column(plan: Plan, name: str, cases: Sequence[Case]) -> list[object]:
+    if name in CODING_COLUMNS:
+        return [getattr(plan, name)] * len(cases)
     if name == "code":
         return [case.code.packed for case in cases]
     return [getattr(case, name) for case in cases]
@@ -138,7 +149,7 @@ def _column(name: str, cases: Sequence[Case]) -> list[object]:
 
 def _case(row: dict[str, Any]) -> Case:
     return Case(
-        **row
+        **{name: value for name, value in row.items() if name not in CODING_COLUMNS}
         | {
             "id": CaseId(row["id"]),
             "code": HashCode(row["code"]),

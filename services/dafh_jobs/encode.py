@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from dafh.client import Client
@@ -22,6 +21,7 @@ from dafh.imaging.decode import REPRESENTATIVE
 from dafh.imaging.pool import DecoderPool
 from dafh.retrieval.retrieve import read
 from dafh.settings import DecodeSettings, ModelSettings, load
+from dafh.terminal import shown
 from dafh_jobs.retrieve import as_source
 
 REFUSED = 1
@@ -110,15 +110,14 @@ def _show(results: list[dict[str, Any]]) -> None:
     verdicts = {True: "yes", False: "no", None: "not calibrated"}
     for result in results:
         if "reason" in result:
-            table.add_row(
-                escape(result["file"]), f"[red]{result['reason']}[/]", escape(result["message"]), ""
-            )
+            refused = f"[red]{shown(result['reason'])}[/]"
+            table.add_row(shown(result["file"]), refused, shown(result["message"]), "")
             continue
         likeness = f"{result['predicted_class']} ({result['class_probability']:.0%})"
         table.add_row(
-            escape(result["file"]),
+            shown(result["file"]),
             result["codes"]["64"],
-            escape(likeness),
+            shown(likeness),
             verdicts[result["in_distribution"]],
         )
     Console().print(table)

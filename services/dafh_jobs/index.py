@@ -39,7 +39,11 @@ Sources = Annotated[
 ]
 Labelled = Annotated[
     Path | None,
-    typer.Option(help="CSV with the columns file (relative to SOURCE), label, cancer_type."),
+    typer.Option(
+        help="CSV or Parquet with the columns file (relative to SOURCE), label, cancer_type.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 Selected = Annotated[
     Path | None,

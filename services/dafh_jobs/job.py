@@ -208,6 +208,9 @@ class Run:
             "complete": finished,
             "seconds": round(self.pace.seconds, 3),
             "known": self.pace.known,
+            # Of this run: what a former one did took no time.
+            "files_per_second": round(self.pace.rate, 2),
+            "images_per_second": round(self.pace.images / max(self.pace.seconds, 1e-9), 2),
             "stages": {name: round(share, 3) for name, share in self.pace.shares.items()},
             "slowest": self.pace.slowest,
         }

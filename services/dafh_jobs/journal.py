@@ -41,9 +41,9 @@ class Outcome(StrEnum):
     UNREADABLE = "unreadable"
 
     @property
-    def final(self) -> bool:
-        """Whether the file is not looked at again while it stays as it is."""
-        return self is not Outcome.UNREADABLE
+    def left_out(self) -> bool:
+        """Whether nobody puts the file into the archive."""
+        return self in {Outcome.REFUSED, Outcome.NOT_SELECTED, Outcome.UNREADABLE}
 
 
 @dataclass(slots=True)

@@ -53,7 +53,7 @@ def _summary(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("images in the archive", facts["indexed"]),
         ("megabytes", round(facts["bytes"] / 1e6, 1)),
         ("seconds", facts["seconds"]),
-        ("files per second", facts.get("files_per_second", "")),
+        ("images per second, of the last run", facts["images_per_second"]),
     ]
     return rows + [(f"files noticed: {name}", count) for name, count in facts["noticed"].items()]
 

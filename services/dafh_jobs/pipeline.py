@@ -145,7 +145,7 @@ class Pipeline:
             record.outcome = Outcome.CONFLICT
         self._done.append(record)
         self._pace.files += 1
-        self._pace.left_out += record.outcome not in (Outcome.INDEXED, Outcome.CONFLICT)
+        self._pace.left_out += record.outcome.left_out
         if record.outcome is Outcome.UNREADABLE:
             self._on_unreadable()
         if len(self._done) >= _RECORDS:

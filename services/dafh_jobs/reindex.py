@@ -141,7 +141,7 @@ class Codes:
                 execute("INSERT INTO name VALUES (?)", (uuid.uuid4().hex,))
             (self.name,) = execute("SELECT text FROM name").fetchone()
         except (OSError, sqlite3.Error):
-            raise _unwritable() from None
+            raise _unusable() from None
 
     def __enter__(self) -> Self:
         return self
@@ -162,25 +162,28 @@ class Codes:
                 self._database.execute("BEGIN IMMEDIATE")
                 self._database.executemany("INSERT OR REPLACE INTO code VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error:
-            raise _unwritable() from None
+            raise _unusable() from None
 
     def of(self, coding: Coding, cases: Sequence[Case]) -> dict[CaseId, HashCode]:
         """Return the codes of those of the cases whose pixels were met."""
         found = {}
-        for case in cases:
-            key = (coding.key, case.id, case.content_sha256)
-            which = "SELECT packed FROM code WHERE coding = ? AND id = ? AND content = ?"
-            with self._lock:
-                row = self._database.execute(which, key).fetchone()
-            if row is not None:
-                found[case.id] = HashCode(row[0])
+        which = "SELECT packed FROM code WHERE coding = ? AND id = ? AND content = ?"
+        try:
+            for case in cases:
+                key = (coding.key, case.id, case.content_sha256)
+                with self._lock:
+                    row = self._database.execute(which, key).fetchone()
+                if row is not None:
+                    found[case.id] = HashCode(row[0])
+        except sqlite3.Error:
+            raise _unusable() from None
         return found
 
 
-def _unwritable() -> Misconfigured:
+def _unusable() -> Misconfigured:
     return Misconfigured(
         Reason.DISK_FULL,
-        "The file of new codes beside the journal cannot be written.",
+        "The file of new codes beside the journal cannot be written, or is damaged.",
         remedy="Make room, or name another --journal; then run the same command again.",
         subject="journal",
     )

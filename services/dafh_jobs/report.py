@@ -79,7 +79,7 @@ class Tally:
         of = self.modalities.setdefault(row["modality"] or UNKNOWN, Counter())
         of["files"] += 1
         of["images"] += sum(images.values())
-        of["left_out"] += outcome not in (Outcome.INDEXED, Outcome.CONFLICT)
+        of["left_out"] += outcome.left_out
         of["bytes"] += row["bytes"]
 
     def facts(self) -> dict[str, Any]:
@@ -145,10 +145,6 @@ def write_report(folder: Path, rows: Iterable[Row], about: Mapping[str, Any]) ->
                 tally.add(row)
             table.write_table(pa.Table.from_pylist(batch, SCHEMA))
     facts = {**about, **tally.facts()}
-    seconds = facts.get("seconds") or 0
-    if seconds:
-        facts["files_per_second"] = round(facts["files"] / seconds, 2)
-        facts["images_per_second"] = round(facts["indexed"] / seconds, 2)
     with written(folder / FACTS) as out:
         out.write(f"{json.dumps(facts, indent=1)}\n".encode())
     with written(folder / PAGE) as out:
@@ -173,6 +169,7 @@ def merge_reports(parts: Sequence[Path], folder: Path) -> dict[str, Any]:
         "complete": all(one["complete"] for one in told),
         # They ran beside each other.
         "seconds": max(one["seconds"] for one in told),
+        "images_per_second": round(sum(one["images_per_second"] for one in told), 2),
         "merged": len(told),
     }
     tables = [_rows(part) for part in parts]

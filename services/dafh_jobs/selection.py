@@ -32,7 +32,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dafh.errors import InvalidInput, Reason
+from dafh.errors import InvalidInput, Misconfigured, Reason
 from dafh.imaging.outline import Outline
 
 
@@ -173,33 +173,54 @@ class Survey:
         path.unlink()
 
     def add(self, outline: Outline) -> None:
-        """Take an instance into account; again is no fault."""
-        if outline.key_images:
-            rows = [(sop,) for sop in outline.key_images]
-            self._database.executemany("INSERT OR IGNORE INTO key_image VALUES (?)", rows)
-        elif outline.sop_instance_uid:
-            self._database.execute(
-                # Of two files of one instance the same one counts in every order.
-                "INSERT INTO instance VALUES (?1, ?2, ?3) ON CONFLICT (sop) DO UPDATE SET"
-                " (series, number) = (?2, ?3) WHERE (?2, ?3) < (series, number)",
-                (outline.sop_instance_uid, outline.series_instance_uid, outline.instance_number),
-            )
+        """Take an instance into account; again is no fault.
+
+        Raises
+        ------
+        Misconfigured
+            The disk is full.
+        """
+        try:
+            if outline.key_images:
+                rows = [(sop,) for sop in outline.key_images]
+                self._database.executemany("INSERT OR IGNORE INTO key_image VALUES (?)", rows)
+            elif outline.sop_instance_uid:
+                self._database.execute(
+                    # Of two files of one instance the same one counts in every order.
+                    "INSERT INTO instance VALUES (?1, ?2, ?3) ON CONFLICT (sop) DO UPDATE SET"
+                    " (series, number) = (?2, ?3) WHERE (?2, ?3) < (series, number)",
+                    (
+                        outline.sop_instance_uid,
+                        outline.series_instance_uid,
+                        outline.instance_number,
+                    ),
+                )
+        except sqlite3.OperationalError:
+            raise Misconfigured(
+                Reason.DISK_FULL,
+                "What the selection has to know of the source cannot be kept: a disk is full.",
+                remedy="Make room for temporary files, or set TMPDIR to another disk; then run the "
+                "same command again.",
+                subject="selection",
+            ) from None
 
     def is_representative(self, outline: Outline) -> bool:
         """Say whether an instance is the middle one of its series."""
-        with closing(self._database.cursor()) as cursor:
-            middle = cursor.execute(
-                "SELECT sop FROM instance WHERE series = ?1 ORDER BY number, sop LIMIT 1"
-                " OFFSET (SELECT count(*) / 2 FROM instance WHERE series = ?1)",
-                (outline.series_instance_uid,),
-            ).fetchone()
-        return middle is not None and middle[0] == outline.sop_instance_uid
+        return outline.sop_instance_uid == self._first(
+            "SELECT sop FROM instance WHERE series = ?1 ORDER BY number, sop LIMIT 1"
+            " OFFSET (SELECT count(*) / 2 FROM instance WHERE series = ?1)",
+            outline.series_instance_uid,
+        )
 
     def is_key_image(self, outline: Outline) -> bool:
         """Say whether a Key Object Selection names an instance."""
+        which = "SELECT sop FROM key_image WHERE sop = ?"
+        return self._first(which, outline.sop_instance_uid) is not None
+
+    def _first(self, which: str, uid: str) -> str | None:
         with closing(self._database.cursor()) as cursor:
-            named = "SELECT 1 FROM key_image WHERE sop = ?"
-            return cursor.execute(named, (outline.sop_instance_uid,)).fetchone() is not None
+            found: tuple[str] | None = cursor.execute(which, (uid,)).fetchone()
+        return found[0] if found else None
 
     def __enter__(self) -> Self:
         return self

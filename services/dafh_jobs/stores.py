@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dafh.errors import Misconfigured, Reason
 from dafh.index.manifest import Folder, Store, unreadable
-from dafh_jobs.sources.files import filesystem, is_address
+from dafh_jobs.sources.remote import filesystem, is_address
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

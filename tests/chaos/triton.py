@@ -29,7 +29,7 @@ from tests.index.servers import free_ports
 SOURCE = CHECKOUT / "model_repository" / "dafh"
 #: Model hash of the second version.
 SECOND = "cd" * 32
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 LONGEST_QUEUE = 256
 
 #: Becomes its arguments; the kernel ends it when its parent ends (PR_SET_PDEATHSIG).

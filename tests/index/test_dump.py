@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +25,17 @@ from dafh.index.endpoint import Endpoint
 from dafh.index.erasure import Cases, Eraser
 from dafh.index.exact import ExactIndex
 from dafh.index.live import OneCoding
-from dafh.index.manifest import COLUMNS, MANIFEST, PLAN, Digest, Folder, Plan, read_manifest
+from dafh.index.manifest import (
+    CASE_COLUMNS,
+    CODING_COLUMNS,
+    COLUMNS,
+    MANIFEST,
+    PLAN,
+    Digest,
+    Folder,
+    Plan,
+    read_manifest,
+)
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import CaseIndex, Outcome, Query
 from dafh.index.progress import ErasureCount
@@ -296,6 +307,35 @@ def test_nothing_of_a_damaged_dump_is_loaded(
     assert target.count(soon()) == 0
 
 
+@pytest.mark.parametrize("column", CODING_COLUMNS)
+def test_a_row_that_tells_of_another_coding_is_not_loaded(
+    stocked: ExactIndex, folder: Folder, column: str
+) -> None:
+    made = dump(stocked, folder, never_erased, soon())
+    last = made.parts[-1]
+    # A file that somebody put together of two exports, and whose manifest agrees.
+    table = pq.read_table(folder.path / last.name)
+    place = table.column_names.index(column)
+    values = [*table[column].to_pylist()[:-1], 7]
+    changed = table.set_column(place, table.schema.field(column), [values])
+    pq.write_table(changed, folder.path / last.name)
+    digest = sha256(folder.read(last.name)).hexdigest()
+    rewritten(folder, last.sha256.encode(), digest.encode())
+    target = ExactIndex(stocked.coding)
+    with pytest.raises(InvalidInput, match=f"another {column}"):
+        load(folder, OneCoding(target), target.coding, soon())
+    assert target.count(soon()) == 0
+
+
+def test_a_dump_of_before_its_rows_told_of_their_coding_is_loaded(
+    stocked: ExactIndex, folder: Folder
+) -> None:
+    dump(stocked, folder, never_erased, soon(), columns=CASE_COLUMNS)
+    target = ExactIndex(stocked.coding)
+    load(folder, OneCoding(target), target.coding, soon())
+    assert list(target.scan(soon())) == list(stocked.scan(soon()))
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
@@ -336,6 +376,8 @@ def test_the_files_are_read_by_other_programs(stocked: ExactIndex, folder: Folde
     table = pq.read_table(folder.path)
     assert table.column_names == list(COLUMNS)
     assert not {"tenant", "archive", "key_id"} & set(table.column_names)
+    assert set(table["bits"].to_pylist()) == {stocked.coding.bits}
+    assert set(table["model_version"].to_pylist()) == {stocked.coding.model_version}
     codes = np.frombuffer(b"".join(table["code"].to_pylist()), np.uint8).reshape(-1, 8)
     assert codes.tobytes() == b"".join(case.code.packed for case in stocked.scan(soon()))
 

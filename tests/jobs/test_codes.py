@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from dafh.cli import build
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.errors import Conflict, DafhError, InvalidInput
+from dafh.errors import Conflict, DafhError, InvalidInput, Misconfigured
 from dafh.imaging.image import PatientKeyer
 from dafh.index import dump
 from dafh.index.archives import Archives
@@ -93,6 +95,8 @@ def test_export_wipe_and_import_give_the_same_answers(archive: MilvusIndex) -> N
     before, cases = answers(archive), list(archive.scan(soon()))
     told = json.loads(dafh("export-codes", name, "--out", "codes", "--json"))
     assert told["rows"] == CASES
+    table = pq.read_table("codes", columns=["bits", "model_version"])
+    assert table.to_pylist() == [{"bits": 64, "model_version": 1}] * CASES
     connection = archive._connection
     Archives(connection, "default").delete(name, soon(), force=True)
     assert json.loads(dafh("import-codes", "codes", "--json")) == {"added": CASES}
@@ -129,6 +133,17 @@ def test_an_export_that_is_cut_off_goes_on_and_writes_no_file_twice(
         dafh(*words)
 
 
+def test_a_folder_that_is_not_there_or_cannot_be_made_is_said(
+    archive: MilvusIndex, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="no manifest"):
+        dafh("import-codes", "missing")
+    assert not (tmp_path / "missing").exists()
+    # Below a file.
+    with pytest.raises(Misconfigured, match="cannot be written"):
+        dafh("export-codes", archive.coding.archive, "--out", str(tmp_path / "key" / "codes"))
+
+
 def test_parts_of_an_export_are_one_export(archive: MilvusIndex) -> None:
     name = archive.coding.archive
     whole = json.loads(dafh("export-codes", name, "--out", "whole", "--json"))
@@ -162,7 +177,8 @@ def test_the_examples_on_the_page_run(
         assert sum("import" not in line for line in lines) <= 3
         exec(example, names)  # noqa: S102 - the page's own
     shown = capsys.readouterr().out
-    assert re.search(r"CT +250\nMR +250", shown)
-    assert "('CT', 250), ('MR', 250)" in shown
-    distances, found = names["index"].search(names["codes"][:1], 5)
+    assert re.search(r"1 +64 +CT +250\n +MR +250", shown)
+    assert "(1, 64, 'CT', 250), (1, 64, 'MR', 250)" in shown
+    first = np.frombuffer(names["cases"]["code"][0], np.uint8)
+    distances, found = names["index"].search(first[None], 5)
     assert (distances[0, 0], found[0, 0]) == (0, 0)

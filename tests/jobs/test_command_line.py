@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dafh.imaging.phantom import phantoms
+
 DAFH = str(Path(sys.executable).with_name("dafh"))
 
 
@@ -48,6 +50,21 @@ def test_a_mistake_gets_a_sentence_and_its_exit_code(
     answer = dafh(tmp_path, *(names.get(word, word) for word in words))
     assert answer.returncode == code, answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_file_name_cannot_command_the_terminal(tmp_path: Path) -> None:
+    names = ("\x1b]0;owned\x07", "\x9b2J", "\udcff", "[bold]", "Müller")
+    image = next(iter(phantoms(1, 72))).data
+    files = [tmp_path / f"{kind}{name}" for kind in ("image ", "text ") for name in names]
+    for file in files:
+        file.write_bytes(image if file.name.startswith("image") else b"nothing")
+    answer = dafh(tmp_path, "encode", *map(str, files), COLUMNS="400", PYTHONUTF8="1")
+    assert answer.returncode == 1, answer.stderr
+    said = "".join((answer.stdout + answer.stderr).split())
+    assert all(character.isprintable() for character in said)
+    for text in ("\\x1b]0;owned\\x07", "\\x9b2J", "\\udcff", "[bold]", "Müller"):
+        assert f"image{text}" in said
+        assert f"text{text}" in said
 
 
 def test_a_server_that_is_away_is_worth_another_try(tmp_path: Path) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import random
 import signal
 import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dafh.imaging.phantom import phantoms
+from tests.imaging.canaries import Canaries, planted
 from tests.index.servers import Server
 from tests.jobs.conftest import REAL
 from tests.jobs.jobs import Job, end, until
+from tests.jobs.test_sources import dicomdir
 
 pytestmark = pytest.mark.stack
 
@@ -43,8 +50,15 @@ CORRUPT = {
 }
 
 
-def survive(job: Job, instances: int, kills: int, source: Path) -> None:
-    """Index undisturbed; then again, killed again and again; hold the one against the other."""
+def survive(job: Job, server: Server, instances: int, kills: int) -> str:
+    """Index undisturbed; then again, killed again and again; hold the one against the other.
+
+    Returns
+    -------
+    str
+        What was found, for people.
+    """
+    heard = []
     job.finish("--no-journal")
     undisturbed = job.cases()
     assert len(undisturbed) >= instances
@@ -55,22 +69,34 @@ def survive(job: Job, instances: int, kills: int, source: Path) -> None:
         process = job.start()
         # The later kills come later in the job, so that all of it is hit.
         goal = min(instances * kill // kills, instances - 1)
-        until(lambda goal=goal, process=process: job.count() >= goal or process.poll() is not None)
+        until(
+            lambda goal=goal, process=process: (
+                process.poll() is not None or job.written_down() >= goal
+            )
+        )
         if process.poll() is None:
             wait_a_little(process, moments.uniform(0, 1.5))
         if process.poll() is None:
-            code, _ = end(process, signal.SIGKILL)
+            code, said = end(process, signal.SIGKILL)
             assert code == -signal.SIGKILL
             done += 1
         else:
-            process.communicate()
+            _, said = process.communicate()
+        heard.append(said)
     assert done >= max(2, kills // 2), "most runs were to be killed on the way"
     report = job.folder / "report"
     facts = job.finish("--report", str(report))
     assert facts["complete"]
     assert facts["known"] > 0, "the journal was of no use"
-    assert job.cases() == undisturbed
-    check_report(report, source)
+    cases = job.cases()
+    lost, added = Counter(undisturbed) - Counter(cases), Counter(cases) - Counter(undisturbed)
+    found = (
+        f"{done} kills over {len(undisturbed)} cases: {lost.total()} lost, {added.total()} too many"
+    )
+    assert cases == undisturbed, found
+    check_report(report, Path(job.sources[0]))
+    check_privacy([job.folder / "jobs", report, server.folder], heard)
+    return found
 
 
 def wait_a_little(process: subprocess.Popen[str], seconds: float) -> None:
@@ -83,11 +109,7 @@ def wait_a_little(process: subprocess.Popen[str], seconds: float) -> None:
 def check_report(report: Path, source: Path) -> None:
     """See that each file is in the report once, and each that is corrupt with its reason."""
     rows = pq.read_table(report / "outcomes.parquet").to_pylist()
-    files = [
-        hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in source.rglob("*")
-        if file.is_file()
-    ]
+    files = [hashlib.sha256(file.read_bytes()).hexdigest() for file in source.rglob("*.dcm")]
     assert sorted(row["sha256"] for row in rows if row["sha256"] in set(files)) == sorted(files)
     if REAL.is_dir():
         reasons = {row["sha256"]: row["reason"] for row in rows}
@@ -98,15 +120,36 @@ def check_report(report: Path, source: Path) -> None:
         assert {name: reasons[real[name]] for name in corrupt} == CORRUPT
 
 
+def check_privacy(folders: list[Path], heard: list[str]) -> None:
+    """See that no name of the source is in what jobs and servers said and kept."""
+    assert not Canaries.sings("".join(heard))
+    for file in (file for folder in folders for file in folder.rglob("*")):
+        if file.is_file():
+            assert b"CNRY" not in file.read_bytes(), file
+    for table in (file for folder in folders for file in folder.glob("*.parquet")):
+        assert not Canaries.sings(json.dumps(pq.read_table(table).to_pylist()))
+
+
 @pytest.fixture
 def sources(tmp_path: Path) -> Callable[[int], list[Path]]:
-    """Return what makes phantoms, with the real files where they are."""
+    """Return what makes phantoms, with the real files where they are.
+
+    Names of patients are in the path, in a file, in members of archives and in a DICOMDIR.
+    """
 
     def make(instances: int) -> list[Path]:
-        folder = tmp_path / "phantoms"
-        folder.mkdir()
+        names = Canaries()
+        folder = tmp_path / names.next().decode() / "phantoms"
+        folder.mkdir(parents=True)
         for one in phantoms(instances, 5):
             (folder / one.file_name).write_bytes(one.data)
+        named = names.next().decode()
+        (folder / named).write_bytes(planted(names))
+        (folder / "DICOMDIR").write_bytes(dicomdir([[named]]))
+        with zipfile.ZipFile(folder / f"{names.next().decode()}.zip", "w") as archive:
+            archive.writestr(f"{names.next().decode()}/text", names.next() * 9)
+        with tarfile.open(folder / f"{names.next().decode()}.tar.gz", "w:gz") as tape:
+            tape.add(folder / named, names.next().decode())
         return [folder, *([REAL] if REAL.is_dir() else [])]
 
     return make
@@ -117,13 +160,18 @@ def test_kills_in_the_middle_of_a_job_lose_and_double_nothing(
     server: Server, new_job: NewJob, sources: Callable[[int], list[Path]]
 ) -> None:
     made = sources(FEW_INSTANCES)
-    survive(new_job(server, *made), FEW_INSTANCES, FEW, made[0])
+    survive(new_job(server, *made), server, FEW_INSTANCES, FEW)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_kills_in_the_middle_of_a_job_lose_and_double_nothing(
-    server: Server, new_job: NewJob, sources: Callable[[int], list[Path]]
+    server: Server,
+    new_job: NewJob,
+    sources: Callable[[int], list[Path]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = sources(MANY_INSTANCES)
-    survive(new_job(server, *made), MANY_INSTANCES, MANY, made[0])
+    found = survive(new_job(server, *made), server, MANY_INSTANCES, MANY)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{type(server).__name__}: {found}\n")

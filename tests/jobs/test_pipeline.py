@@ -155,7 +155,7 @@ def test_no_more_images_are_held_than_the_stages_take(parts: Parts, few: Path) -
     held = read
     counted.stop.set()
     gate.set()
-    runner.join(60)
+    runner.join(300)
     assert not runner.is_alive()
     # Two batches that fly, one that is gathered, what waits, what is decoded.
     assert 0 < held < 3 * 8 + 64 + 2 * 4 + 10
@@ -187,7 +187,7 @@ def test_frames_of_one_file_are_not_gathered_in_memory(
     time.sleep(3)
     held = decoded
     gate.set()
-    runner.join(60)
+    runner.join(300)
     assert not runner.is_alive()
     assert 0 < held <= 3 * 8 + 64 + 2
     assert parts.index.count(soon()) == frames

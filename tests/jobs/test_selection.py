@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from dafh.cli import build
-from dafh.errors import InvalidInput
+from dafh.errors import InvalidInput, Misconfigured, Reason
 from dafh.imaging.outline import KEY_OBJECT_SELECTION, Outline, outline
 from dafh.imaging.phantom import phantoms
 from dafh_jobs.selection import Choice, Frames, Selection, Survey
@@ -168,3 +168,16 @@ def test_shards_are_disjoint_and_complete() -> None:
         assert sum(Shard(number, 7).has(uid, "") for number in range(7)) == 1
     sizes = [sum(Shard(part, 7).has(f"1.{n}", "") for n in range(7000)) for part in range(7)]
     assert min(sizes) > 850
+
+
+def test_a_disk_that_fills_while_the_source_is_looked_through_is_said(tmp_path: Path) -> None:
+    with Survey(tmp_path) as survey:
+        survey._database.execute("PRAGMA max_page_count = 8")
+
+        def fill() -> None:
+            for number in range(10_000):
+                survey.add(Outline(f"2.25.{number}", "2.25.9", "CT", number, (), ""))
+
+        with pytest.raises(Misconfigured) as refusal:
+            fill()
+    assert refusal.value.reason is Reason.DISK_FULL

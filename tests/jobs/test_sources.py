@@ -10,20 +10,22 @@ import tarfile
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.config import IGNORE
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from dafh.errors import DafhError, InvalidInput, Misconfigured
+from dafh.errors import DafhError, InvalidInput, Misconfigured, Unavailable
 from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.imaging.phantom import Phantom, phantoms
-from dafh_jobs.sources import Entry, Labels, check, count, entries
+from dafh_jobs.sources import Entry, Labels, check, count, entries, read_labels
 
 MOST = 2**24
 TAR_MODES = {
@@ -220,6 +222,62 @@ def test_an_object_store_is_a_source(made: list[Phantom]) -> None:
     check(["memory://bucket"])
     with pytest.raises(InvalidInput):
         check(["memory://other"])
+
+
+def test_a_dicomdir_in_an_object_store_names_files_there(made: list[Phantom]) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe("/disc/D0/I0", made[0].data)
+    store.pipe("/disc/DICOMDIR", dicomdir([["D0", "I0"], ["D0", "I1"]]))
+    assert unreadable(found("memory://disc/DICOMDIR")) == 1
+    read = found("memory://disc")
+    # The directory itself, what is there, and what is not.
+    assert (len(read), unreadable(read)) == (3, 1)
+
+
+def test_what_a_store_refuses_is_reported_without_its_address(
+    made: list[Phantom], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoreError(Exception):
+        """As the libraries of stores have them: no `OSError`, and the address in its text."""
+
+    store = fsspec.filesystem("memory")
+    for place in ("open/1", "open/NAME^CNRY", "closed/2", "last/3"):
+        store.pipe(f"/moody/{place}", made[0].data)
+    listing, opening = MemoryFileSystem.ls, MemoryFileSystem._open
+
+    def ls(self: MemoryFileSystem, path: str, **options: Any) -> Any:  # noqa: ANN401 - as fsspec's
+        if path.endswith("closed"):
+            raise StoreError(path)
+        return listing(self, path, **options)
+
+    def _open(self: MemoryFileSystem, path: str, *words: Any, **options: Any) -> Any:  # noqa: ANN401 - as fsspec's
+        if path.endswith("CNRY"):
+            raise StoreError(path)
+        return opening(self, path, *words, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
+    monkeypatch.setattr(MemoryFileSystem, "_open", _open)
+    read = found("memory://moody")
+    assert (len(read), unreadable(read)) == (4, 2)
+    for entry in (read[0], read[-1]):
+        with pytest.raises(OSError, match="StoreError") as refused:
+            entry.read(MOST)
+        assert "moody" not in str(refused.value)
+    monkeypatch.setattr(MemoryFileSystem, "info", ls)
+    with pytest.raises(Unavailable, match="Source 1 of 1"):
+        check(["memory://moody/closed"])
+
+
+def test_a_table_of_labels_may_hold_numbers_and_must_have_its_column(tmp_path: Path) -> None:
+    table = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"file": ["a", "b"], "label": [3, None]}), table)
+    assert read_labels(table) == {"a": Labels("3"), "b": Labels()}
+    table = tmp_path / "labels.csv"
+    table.write_text("name,label\na,b\n")
+    with pytest.raises(InvalidInput, match="no column file"):
+        read_labels(table)
+    with pytest.raises(Unavailable):
+        read_labels(tmp_path)
 
 
 @pytest.mark.parametrize(

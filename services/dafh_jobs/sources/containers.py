@@ -25,7 +25,7 @@ from dafh_jobs.sources.entry import (
     entry_of,
     failing,
 )
-from dafh_jobs.sources.files import file_at
+from dafh_jobs.sources.files import beside, exists, file_at
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
@@ -66,10 +66,9 @@ def listed(file: File, limits: Limits) -> Iterator[Entry]:
     InvalidInput
         It is no DICOMDIR.
     """
-    folder = PurePosixPath(file.name).parent
     content = entry_of(file).read(MOST_DIRECTORY)
     for parts in referenced_files(content.beginning, limits):
-        yield entry_of(file_at(str(folder.joinpath(*parts))))
+        yield entry_of(file_at(beside(file.name, *parts)))
 
 
 def _directory(file: File, limits: Limits) -> Iterator[Entry]:
@@ -83,7 +82,13 @@ def _directory(file: File, limits: Limits) -> Iterator[Entry]:
     except (InvalidInput, OSError):
         # Reading it as an image says why.
         return
-    yield from (entry for entry in named if not entry.stamp)
+    for entry in named:
+        try:
+            there = exists(entry.name)
+        except OSError:
+            there = True
+        if not there:
+            yield entry
 
 
 def _zip(file: File) -> Iterator[Entry]:

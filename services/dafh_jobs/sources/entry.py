@@ -58,6 +58,15 @@ class Entry:
     labels: Labels = Labels()
 
 
+def unlisted(name: str, why: str) -> File:
+    """Return what stands for the files of a folder that cannot be listed."""
+
+    def refuse() -> BinaryIO:
+        raise UnreadableError(f"a folder cannot be listed: {why}")
+
+    return File(name, "", refuse)
+
+
 #: Bytes of a file that are hashed at a time.
 _CHUNK = 2**20
 

@@ -8,16 +8,17 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dafh.errors import InvalidInput, Reason
+from dafh.errors import InvalidInput, Reason, Unavailable
 from dafh.imaging.limits import Limits
 from dafh_jobs.sources.containers import DICOMDIR, TAR_SUFFIXES, ZIP_SUFFIXES, expanded, listed
 from dafh_jobs.sources.entry import Entry, File, Labels, entry_of
-from dafh_jobs.sources.files import check_address, exists, file_at, is_address, walk
+from dafh_jobs.sources.files import beside, exists, file_at, walk
+from dafh_jobs.sources.remote import check_address, is_address
 
 MANIFESTS = (".csv", ".parquet")
 #: The column of a manifest that names files.
@@ -33,11 +34,22 @@ def check(words: Sequence[str]) -> None:
     ------
     InvalidInput
         There is nothing at a path or address.
+    Unavailable
+        Nobody can tell: a store does not answer, or does not let us look.
     """
     for number, word in enumerate(words, 1):
         if is_address(word):
             check_address(word)
-        if not exists(word):
+        try:
+            there = exists(word)
+        except OSError as error:
+            raise Unavailable(
+                Reason.SOURCE_UNREADABLE,
+                f"Source {number} of {len(words)} cannot be looked at ({error.strerror or error}).",
+                remedy="Look at the network, and at what the store's own configuration allows.",
+                subject="source",
+            ) from None
+        if not there:
             raise InvalidInput(
                 Reason.SOURCE_UNREADABLE,
                 f"There is nothing at source {number} of {len(words)}.",
@@ -84,11 +96,16 @@ def count(words: Iterable[str], over: threading.Event) -> int | None:
 
 
 def read_labels(table: Path | None) -> dict[str, Labels]:
-    """Read a table of labels; an empty one where there is no table."""
+    """Read a table of labels; an empty one where there is no table.
+
+    Raises
+    ------
+    InvalidInput, Unavailable
+        It is no table with a column for files, or cannot be read.
+    """
     if table is None:
         return {}
-    with table.open(newline="") as rows:
-        return {row[FILE]: _labels(row) for row in csv.DictReader(rows)}
+    return {str(row[FILE]): _labels(row) for row in _rows(file_at(str(table)))}
 
 
 def _of(word: str, limits: Limits) -> Iterator[Entry]:
@@ -111,37 +128,53 @@ def _below(root: str, name: str) -> str:
 
 
 def _manifest(file: File) -> Iterator[Entry]:
-    folder = PurePosixPath(file.name).parent
     for row in _rows(file):
         named = str(row[FILE])
-        where = named if is_address(named) else _joined(file.name, folder, named)
+        where = named if is_address(named) else beside(file.name, named)
         yield entry_of(file_at(where), _labels(row))
 
 
-def _joined(manifest: str, folder: PurePosixPath, named: str) -> str:
-    if is_address(manifest):
-        # A path would take two of the three slashes of an address away.
-        return f"{manifest.rpartition('/')[0]}/{named}"
-    return str(folder / named)
-
-
 def _rows(file: File) -> Iterator[Mapping[str, Any]]:
-    with file.open() as stream:
-        if file.name.lower().endswith(".parquet"):
-            try:
-                table = pq.ParquetFile(stream)
-                _require_column(table.schema_arrow.names)
-                for batch in table.iter_batches(_ROWS):
-                    yield from batch.to_pylist()
-            except pa.ArrowException:
-                raise _no_manifest("it is no Parquet file") from None
-            return
-        rows = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""))
-        try:
+    """Yield the rows of a manifest.
+
+    Raises
+    ------
+    InvalidInput
+        It is no such table.
+    Unavailable
+        It cannot be read.
+    """
+    parse = _parquet if file.name.lower().endswith(".parquet") else _csv
+    try:
+        with file.open() as stream:
+            yield from parse(stream)
+    except OSError as error:
+        raise Unavailable(
+            Reason.SOURCE_UNREADABLE,
+            f"A manifest or table of labels cannot be read ({error.strerror or error}).",
+            remedy="Look at its permissions, and at the network where it is in a store.",
+            subject="source",
+        ) from None
+
+
+def _parquet(stream: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    try:
+        table = pq.ParquetFile(stream)
+        _require_column(table.schema_arrow.names)
+        for batch in table.iter_batches(_ROWS):
+            yield from batch.to_pylist()
+    except pa.ArrowException:
+        raise _no_manifest("it is no Parquet file") from None
+
+
+def _csv(stream: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    try:
+        with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+            rows = csv.DictReader(text)
             _require_column(rows.fieldnames or ())
             yield from rows
-        except (UnicodeDecodeError, csv.Error):
-            raise _no_manifest("it is no CSV in UTF-8") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise _no_manifest("it is no CSV in UTF-8") from None
 
 
 def _require_column(names: Iterable[str]) -> None:
@@ -152,11 +185,11 @@ def _require_column(names: Iterable[str]) -> None:
 def _no_manifest(why: str) -> InvalidInput:
     return InvalidInput(
         Reason.SOURCE_UNREADABLE,
-        f"The manifest cannot be used: {why}.",
+        f"The manifest or table of labels cannot be used: {why}.",
         remedy="Give it the columns file, and label and cancer_type where they are known.",
         subject="source",
     )
 
 
 def _labels(row: Mapping[str, Any]) -> Labels:
-    return Labels(row.get("label") or "", row.get("cancer_type") or "")
+    return Labels(*(str(row.get(name) or "") for name in ("label", "cancer_type")))
