@@ -34,13 +34,14 @@ def failures(folder: Path) -> list[tuple[str, str]]:
         ],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=600,
         check=False,
     )  # fmt: skip
     told = json.loads(found.stdout)
     return [(one["check_id"], one["resource"]) for one in told["results"]["failed_checks"]]
 
 
+@pytest.mark.timeout(620)
 def test_checkov_finds_nothing_that_is_not_explained(tmp_path: Path) -> None:
     for example in CI:
         objects = manifests_of(example).objects
