@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import typer
@@ -28,6 +28,8 @@ from dafh.telemetry.metrics import Metrics
 from dafh_gateway.settings import GatewaySettings
 from dafh_jobs.settings import JobSettings, KubernetesSettings
 
+#: What typer raises for wrong usage of any kind; by itself it has no public name.
+_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__bases__[0])
 _GATEWAY = CHECKOUT / "services" / "dafh_gateway"
 
 #: Settings that the program of a component reads.
@@ -99,7 +101,7 @@ def parse_command(words: list[str]) -> dict[str, Any]:
         command = commands[name]
     try:
         context = command.make_context(command.name, list(words))
-    except typer.BadParameter.__bases__[0] as error:
+    except _USAGE_ERROR as error:
         raise WrongUsage(str(error)) from None
     return dict(context.params)
 
