@@ -19,6 +19,8 @@ SERVING := $(VENV)/.serving
 EVERYTHING := $(VENV)/.everything
 # The Milvus that tests and benchmarks start beside Milvus Lite; it is no part of an installation.
 STANDALONE := $(VENV)/milvus
+# What lints the chart's manifests, with older packages than ours; no part of an installation either.
+CHECKOV := $(VENV)/checkov
 DESCRIPTORS := out/dafh.binpb
 
 .DEFAULT_GOAL := help
@@ -29,17 +31,17 @@ DESCRIPTORS := out/dafh.binpb
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(EVERYTHING) $(STANDALONE)/.complete ## Make .venv with everything, `.venv/bin/dafh` included.
+setup: $(EVERYTHING) $(STANDALONE)/.complete $(CHECKOV)/.complete ## Make .venv with everything, `.venv/bin/dafh` included.
 
 setup-serving: $(SERVING) ## Make .venv with what serves, without torch: what the demo needs.
 
 demo: $(SERVING) ## Start the stack, index images, find them again. DATA=folder adds yours.
 	$(BIN)/python -m dafh_jobs.demo $(if $(DATA),--data "$(DATA)")
 
-test: $(EVERYTHING) $(STANDALONE)/.complete ## Run all tests but the long ones.
+test: $(EVERYTHING) $(STANDALONE)/.complete $(CHECKOV)/.complete ## Run all tests but the long ones.
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long"
 
-test-long: $(EVERYTHING) $(STANDALONE)/.complete ## Run the long tests.
+test-long: $(EVERYTHING) $(STANDALONE)/.complete $(CHECKOV)/.complete ## Run the long tests.
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m long
 
 fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings are in out/fuzz.
@@ -115,4 +117,10 @@ $(STANDALONE)/.complete: constraints-milvus.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --only-binary=:all: \
 		--target $(STANDALONE) --requirement constraints-milvus.txt
 	cd $(STANDALONE) && $(CURDIR)/$(BIN)/python -c "import milvus; milvus._initialize_data_files('server')"
+	touch $@
+
+$(CHECKOV)/.complete: constraints-checkov.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear --without-pip $(CHECKOV)
+	$(BIN)/python -m pip --python $(CHECKOV)/bin/python install --quiet --no-deps \
+		--requirement constraints-checkov.txt
 	touch $@

@@ -64,17 +64,39 @@ def read_secret(path: Path, remedy: str = "Mount the Secret that holds it.") -> 
         There is none, it is no text, or others can read it.
     """
     try:
-        mode = path.stat().st_mode
+        state = path.stat()
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise Misconfigured(
             Reason.KEY_UNSAFE, f"The key file {path} cannot be read ({why}).", remedy=remedy
         ) from None
-    if mode & 0o077:
+    if is_exposed(state.st_mode, owner=state.st_uid, user=os.geteuid()):
         raise Misconfigured(
             Reason.KEY_UNSAFE,
-            f"The key file {path} is readable by others (mode {mode & 0o777:04o}).",
-            remedy=f"Run `chmod 600 {path}`.",
+            f"The key file {path} is readable by others (mode {state.st_mode & 0o777:04o}).",
+            remedy=f"Run `chmod 600 {path}`; mount a Secret with fsGroup and defaultMode 0440.",
         )
     return text
+
+
+def is_exposed(mode: int, *, owner: int, user: int) -> bool:
+    """Say whether others than `user`, who has just read a file, can read or write it.
+
+    Kubernetes mounts a Secret as a file of root's that a pod's group may read (fsGroup, mode
+    0440): for a program that is not root there is no narrower way.
+
+    Parameters
+    ----------
+    mode
+        Of the file, as `os.stat` tells it.
+    owner, user
+        User ids of the file and of this process.
+
+    Examples
+    --------
+    >>> is_exposed(0o440, owner=0, user=10001), is_exposed(0o440, owner=10001, user=10001)
+    (False, True)
+    """
+    mounted = owner == 0 != user
+    return bool(mode & (0o037 if mounted else 0o077))

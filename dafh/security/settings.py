@@ -11,7 +11,6 @@ import grpc
 from dafh.errors import Misconfigured, Reason
 from dafh.security.accounts import Accounts
 from dafh.security.identity import Anybody, Authenticator, Credentials, Identity
-from dafh.security.jwt import Issuer, JwtAuthenticator
 from dafh.security.tls import TlsFiles, client_credentials
 from dafh.settings import Settings
 
@@ -77,6 +76,9 @@ class SecuritySettings(Settings):
                     remedy="Set DAFH_JWT_ISSUER and DAFH_JWT_AUDIENCE.",
                     subject="jwks",
                 )
+            # Its libraries come with the gateway only; jobs read their part of these settings too.
+            from dafh.security.jwt import Issuer, JwtAuthenticator
+
             ways.append(
                 JwtAuthenticator(
                     Issuer(

@@ -85,7 +85,7 @@ class GatewaySettings(
     #: Seconds between saying that it stops and refusing new calls: as a balancer needs to look.
     drain_seconds: float = Field(default=0.0, ge=0)
     #: ``host:port`` of probes and metrics over HTTP, "" for none; it has no patient data and asks
-    #: nobody.
+    #: nobody. Several processes have the ports after it on loopback, and answer there as one.
     http_listen: str = ""
 
     def require_safety(self) -> None:

@@ -14,11 +14,12 @@ import time
 from contextlib import ExitStack
 
 from dafh.errors import Misconfigured, Reason
+from dafh_gateway.merged import MergedHttp
 from dafh_gateway.settings import GatewaySettings
 
 #: Seconds between looks at whether all live.
 LOOK_S = 0.2
-#: Seconds that they have to end by themselves: the drain, and the grace of calls in hand.
+#: Seconds beyond the drain that they have to end by themselves: twice the grace of calls in hand.
 END_S = 20.0
 
 
@@ -30,30 +31,40 @@ def serve_with_siblings(settings: GatewaySettings) -> int:
     Raises
     ------
     Misconfigured
-        The port is taken, or only one process can have the HTTP port.
+        A port is taken.
     """
-    if settings.http_listen and not settings.http_listen.endswith(":0"):
-        raise Misconfigured(
-            Reason.SETTING_INVALID,
-            "Several processes cannot share the HTTP port.",
-            remedy="Run one process per container and let replicas share the load, or leave "
-            "DAFH_HTTP_LISTEN empty.",
-            subject="http_listen",
-        )
     with ExitStack() as held:
         port = held.enter_context(_hold(settings.listen))
         host = settings.listen.rpartition(":")[0]
-        # They read the same environment; only the port may have been chosen here.
-        command = [
-            "/usr/bin/env", f"DAFH_LISTEN={host}:{port.getsockname()[1]}", sys.executable, "-P",
-            "-m", "dafh_gateway", "--sibling",
-        ]  # fmt: skip
-        siblings = [subprocess.Popen(command) for _ in range(settings.processes)]
+        listen = f"{host}:{port.getsockname()[1]}"
+        ports = _http_ports(settings)
+        if ports:
+            merged = MergedHttp(settings.http_listen, ports)
+            held.callback(merged.close)
+        siblings = [
+            _start(listen, ports[number] if ports else None) for number in range(settings.processes)
+        ]
         try:
             ended = _until_one_ends(siblings)
         finally:
-            _end(siblings)
+            _end(siblings, settings.drain_seconds + END_S)
         return ended
+
+
+def _http_ports(settings: GatewaySettings) -> list[int]:
+    """Return the HTTP ports of the processes, the next ones after that of all; none without it."""
+    port = int(settings.http_listen.rpartition(":")[2] or 0)
+    return [port + 1 + number for number in range(settings.processes)] if port else []
+
+
+def _start(listen: str, http: int | None) -> subprocess.Popen[bytes]:
+    # They read the same environment; only ports may have been chosen here.
+    ports = [f"DAFH_LISTEN={listen}"]
+    if http is not None:
+        ports.append(f"DAFH_HTTP_LISTEN=127.0.0.1:{http}")
+    return subprocess.Popen(
+        ["/usr/bin/env", *ports, sys.executable, "-P", "-m", "dafh_gateway", "--sibling"]
+    )
 
 
 def _hold(listen: str) -> socket.socket:
@@ -88,10 +99,10 @@ def _until_one_ends(siblings: list[subprocess.Popen[bytes]]) -> int:
                 return status or 1
 
 
-def _end(siblings: list[subprocess.Popen[bytes]]) -> None:
+def _end(siblings: list[subprocess.Popen[bytes]], seconds: float) -> None:
     for one in siblings:
         one.terminate()
-    end = time.monotonic() + END_S
+    end = time.monotonic() + seconds
     for one in siblings:
         try:
             one.wait(max(0.0, end - time.monotonic()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.chaos.conftest import Site
 from tests.chaos.process import GatewayProcess
 from tests.chaos.triton import Triton
 from tests.gateway.filled import fill
+from tests.index.servers import free_ports
 
 pytestmark = pytest.mark.stack
 FILES = [one.data for one in phantoms(60, 83)]
@@ -33,6 +36,29 @@ def seconds(pid: int) -> float:
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
+
+
+def ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+            return True
+    except urllib.error.URLError:
+        return False
+
+
+def test_processes_are_ready_together_and_counted_apart(site: Site) -> None:
+    # The two ports after it are those of the processes.
+    port = free_ports(1)[0] - 3
+    settings = site.values(processes=2, decode_workers=1, http_listen=f"127.0.0.1:{port}")
+    with GatewayProcess(site.folder / "gateway.log", **settings):
+        end = time.monotonic() + 60
+        while not ready(port):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        for process in ("0", "1"):
+            assert f'dafh_part_up{{part="milvus",process="{process}"}} 1.0' in text
 
 
 def test_processes_share_a_port_and_their_pages(site: Site) -> None:

@@ -1,0 +1,198 @@
+"""Values that cannot be meant are refused before anything is installed, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+from dafh_gateway.settings import GatewaySettings
+from tests.k8s.chart import CHART, CI, Part, manifests_of, render_texts, values
+from tests.k8s.programs import SETTINGS, variables
+
+SCHEMA: Part = json.loads((CHART / "values.schema.json").read_text())
+
+#: Change of the minimal example, and what Helm then says.
+REFUSED: dict[str, tuple[Part, tuple[str, ...]]] = {
+    "a misspelt key": ({"gateway": {"replcas": 3}}, ("/gateway", "replcas", "not allowed")),
+    "a misspelt key at the top": ({"gatway": {}}, ("gatway", "not allowed")),
+    "a misspelt setting": (
+        {"gateway": {"settings": {"MAX_CALS": 3}}},
+        ("MAX_CALS", "must be one of", "MAX_CALLS"),
+    ),
+    "a setting that the chart makes itself": (
+        {"gateway": {"settings": {"LISTEN": "127.0.0.1:1"}}},
+        ("LISTEN", "must be one of"),
+    ),
+    "a misspelt key of a job": (
+        {"jobs": {"a": {"comand": "index"}}},
+        ("/jobs/a", "comand", "not allowed"),
+    ),
+    "a wrong type": (
+        {"gateway": {"replicas": "three"}},
+        ("/gateway/replicas", "got string, want integer"),
+    ),
+    "a quantity that is none": ({"triton": {"memory": "8 GB"}}, ("/triton/memory", "pattern")),
+    "a backend that is none": (
+        {"triton": {"backend": "cuda"}},
+        ("/triton/backend", "must be one of 'tensorrt', 'onnx'"),
+    ),
+    "a digest that is none": (
+        {"images": {"gateway": {"digest": "abc"}}},
+        ("/images/gateway/digest", "sha256"),
+    ),
+    "plaintext to Milvus": (
+        {"index": {"uri": "http://milvus.example:19530"}},
+        ("/index/uri", "https://"),
+    ),
+    "two Milvus": ({"milvus": {"enabled": True}}, ("/index/uri", "must be ''")),
+    "no Milvus": ({"index": {"uri": ""}}, ("/index/uri", "minLength: got 0, want 1")),
+    "callers whom nobody can tell apart": (
+        {"identity": {"accounts": {"secretName": ""}}},
+        ("/identity/accounts/secretName", "minLength: got 0, want 1"),
+    ),
+    "tokens that are not checked": (
+        {"identity": {"jwt": {"url": "https://login.example/keys"}}},
+        ("/identity/jwt/issuer", "/identity/jwt/audience"),
+    ),
+    "keys of callers from two places": (
+        {
+            "identity": {
+                "jwt": {"url": "https://x", "secretName": "y", "issuer": "z", "audience": "z"}
+            }
+        },
+        ("/identity/jwt/secretName", "must be ''"),
+    ),
+    "no key of pseudonyms": (
+        {"secrets": {"patientKey": {"secretName": ""}}},
+        ("/secrets/patientKey/secretName",),
+    ),
+    "KEDA without Prometheus": (
+        {"triton": {"autoscaling": {"by": "keda"}}},
+        ("/monitoring/prometheusUrl", "/monitoring/serviceMonitor", "must be true"),
+    ),
+    "cert-manager without an issuer": (
+        {"tls": {"certManager": {"enabled": True}}},
+        ("/tls/certManager/issuer/name",),
+    ),
+    "an Ingress without a host": (
+        {"ingress": {"enabled": True, "className": "nginx", "tlsSecretName": "x"}},
+        ("/ingress/host",),
+    ),
+    "a collector behind a policy": (
+        {"monitoring": {"otlpEndpoint": "http://collector:4317"}},
+        ("/networkPolicy/collector", "minItems"),
+    ),
+    "a job's name that is too long": (
+        {"jobs": {"the-whole-archive-of-radiology": {"sources": ["/x"]}}},
+        ("the-whole-archive-of-radiology", "pattern"),
+    ),
+    # What a schema cannot say.
+    "bounds that cross": (
+        {"gateway": {"autoscaling": {"min": 5, "max": 2}}},
+        ("gateway.autoscaling: min (5) is more than max (2).",),
+    ),
+    "a job without what it needs": (
+        {"jobs": {"back": {"command": "switch"}}},
+        ("jobs.back: switch needs `coding`.",),
+    ),
+    "shards of what has none": (
+        {"jobs": {"b": {"command": "reindex", "sources": ["/x"], "model": 2, "shards": 2}}},
+        ("jobs.b: reindex cannot be divided into shards.",),
+    ),
+    "more pods than shards": (
+        {"jobs": {"b": {"sources": ["/x"], "parallelism": 3, "shards": 2}}},
+        ("jobs.b: parallelism (3) is more than its shards (2).",),
+    ),
+    "a claim that several nodes cannot share": (
+        {
+            "jobs": {
+                "b": {"sources": ["/x"], "shards": 2, "journal": {"accessMode": "ReadWriteOnce"}}
+            }
+        },
+        ("jobs.b:", "ReadWriteOnce", "journal.perPod"),
+    ),
+    "no model repository": ({"models": {"claim": ""}}, ("models.claim", "models.image")),
+}
+
+
+def merged(base: Part, change: Part) -> Part:
+    """Return values with a change of some of them."""
+    return base | {
+        key: merged(base.get(key, {}), value)
+        if isinstance(value, dict) and isinstance(base.get(key, {}), dict)
+        else value
+        for key, value in change.items()
+    }
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_with_the_place_and_the_reason(case: str) -> None:
+    change, told = REFUSED[case]
+    with pytest.raises((helm_python.HelmValuesError, helm_python.HelmRenderError)) as caught:
+        render_texts(merged(values("minimal"), change))
+    for words in told:
+        assert words in str(caught.value)
+
+
+def objects(schema: Any, place: str = "") -> Iterator[tuple[str, Part]]:  # noqa: ANN401 - JSON
+    """Yield every part of a schema that describes an object with fields."""
+    if isinstance(schema, dict):
+        if "properties" in schema and schema.get("type") == "object":
+            yield place, schema
+        for key, value in schema.items():
+            # Conditions only look.
+            if key not in {"if", "then", "allOf"}:
+                yield from objects(value, f"{place}/{key}")
+
+
+def test_every_object_is_closed_but_the_values_of_milvus() -> None:
+    open_ones = [
+        place for place, one in objects(SCHEMA) if one.get("additionalProperties") is not False
+    ]
+    assert open_ones == ["/properties/milvus"]
+
+
+def test_every_value_is_documented_by_a_default() -> None:
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+    keys = {key for key in SCHEMA["properties"] if key != "global"}
+    assert set(given) == keys
+    for key in ("gateway", "triton", "models", "index", "monitoring", "networkPolicy"):
+        assert set(given[key]) == set(SCHEMA["properties"][key]["properties"]), key
+    assert set(given["jobDefaults"]) == set(SCHEMA["$defs"]["job"]["properties"])
+
+
+#: Variables of programs that nobody should set in a cluster, and why.
+NOT_OFFERED = {
+    "DAFH_AUDIT_DIR": "the audit goes to standard output, which the cluster collects",
+    "DAFH_LIMITS": "its parts are offered, or follow from decodeMib",
+    "DAFH_MODEL_REPOSITORY": "gateway and jobs read the model from Triton",
+}
+
+
+@pytest.mark.parametrize("component", ["gateway", "jobs"])
+def test_each_setting_is_made_by_the_chart_or_offered_and_none_is_both(component: str) -> None:
+    offered = {
+        f"DAFH_{name}"
+        for name in SCHEMA["$defs"][
+            {"gateway": "gatewaySettings", "jobs": "jobSettings"}[component]
+        ]["propertyNames"]["enum"]
+    }
+    known = {name for kind in SETTINGS[component] for name in variables(kind)}
+    assert offered <= known
+    made = set()
+    for example in CI:
+        free = {f"DAFH_{name}" for name in values(example).get("gateway", {}).get("settings", {})}
+        for one in manifests_of(example).workloads():
+            if one.component == component:
+                made |= one.variables - free
+    assert made & offered == set()
+    missing = known - made - offered - set(NOT_OFFERED)
+    # Where an example leaves it out, a template still knows it.
+    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+    assert {name for name in missing if name not in templates} == set()
+    assert GatewaySettings in SETTINGS["gateway"]
