@@ -40,11 +40,6 @@ class Outcome(StrEnum):
     #: It could not be read; running the job again may help.
     UNREADABLE = "unreadable"
 
-    @property
-    def final(self) -> bool:
-        """Whether the file is not looked at again while it stays as it is."""
-        return self is not Outcome.UNREADABLE
-
 
 @dataclass(slots=True)
 class Record:
@@ -111,7 +106,6 @@ class Journal:
     def __init__(self, path: Path, key: bytes, context: str) -> None:
         self._key = hmac.digest(key, b"dafh job journal", "sha256")
         self._lock = threading.Lock()
-        self._path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(0o600)

@@ -164,11 +164,6 @@ class Triton:
         told["version_policy"] = {"specific": {"versions": [str(one) for one in versions]}}
         return json.dumps(told)
 
-    def unload(self) -> None:
-        """Have it serve no version."""
-        with InferenceServerClient(self.address) as client:
-            client.unload_model("dafh")
-
     @property
     def pid(self) -> int:
         assert self._process is not None

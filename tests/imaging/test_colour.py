@@ -25,8 +25,6 @@ JPEG_LS = PREFIX + "4.80"
 COLOURS = ("Red", "Green", "Blue")
 ALL_INDICES = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
-Segment = tuple[int, list[int]]
-
 
 def palette(
     segments: list[int], count: int, bits: int = 16, *, first: int = 0, segmented: bool = True
