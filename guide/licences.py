@@ -119,12 +119,14 @@ def _closure(brings: dict[str, list[str]], extra: str) -> set[str]:
 def licence(found: Distribution) -> str:
     """Return the SPDX expression of a distribution's licence, "" where it states none."""
     stated = found.metadata
-    expression = stated.get("License-Expression")
-    if expression:
-        return expression
+    if expressions := stated.get_all("License-Expression"):
+        return str(expressions[0])
     classifiers = [one for one in stated.get_all("Classifier") or [] if one[:10] == "License ::"]
-    stated_words = [one.rpartition(" :: ")[2] for one in classifiers]
-    for word in [(stated.get("License") or "").strip(), *stated_words]:
+    words = [
+        *(stated.get_all("License") or []),
+        *(one.rpartition(" :: ")[2] for one in classifiers),
+    ]
+    for word in map(str.strip, words):
         if word in SPDX:
             return SPDX[word]
         if EXPRESSION.fullmatch(word) and word not in {"UNKNOWN", "PSFL"}:

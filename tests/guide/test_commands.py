@@ -39,8 +39,8 @@ class Sandbox:
             **{name: value for name, value in os.environ.items() if not name.startswith("DAFH_")},
             **ports,
             "DAFH_TRITON_METRICS_PORT": str(free_port()),
-            "DAFH_DATA_DIR": str(folder / "data"),
             "HOME": str(folder),
+            "XDG_DATA_HOME": str(folder / "data"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         # Of other patients, all of them; the first one is asked about.
@@ -64,22 +64,25 @@ class Sandbox:
         assert done.returncode == 0, f"{fence}\n{done.stdout}\n{done.stderr}"
 
 
+def typed(text: str) -> Fence:
+    """Return commands that stand in no page."""
+    return Fence("", 0, "sh", text, "", ())
+
+
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     made = Sandbox(tmp_path_factory.mktemp("reader"))
     try:
         yield made
     finally:
-        subprocess.run(
-            [sys.executable, "-m", "dafh.cli", "down"], env=made.settings, check=False, timeout=60
-        )
+        made.run(typed("dafh down"))
 
 
 @pytest.mark.stack
 @pytest.mark.parametrize("page", [page for page, found in RUNNABLE.items() if found])
 def test_what_a_page_says_works(page: str, sandbox: Sandbox) -> None:
     for command in ("dafh up --detach", "dafh index images"):
-        sandbox.run(Fence(page, 0, "sh", command, "", ()))
+        sandbox.run(typed(command))
     for fence in RUNNABLE[page]:
         sandbox.run(fence)
 
@@ -140,4 +143,4 @@ def test_remarks_belong_to_the_block_below(tmp_path: Path) -> None:
 @pytest.mark.stack
 def test_a_command_that_fails_is_noticed(sandbox: Sandbox) -> None:
     with pytest.raises(AssertionError, match="no-such-folder"):
-        sandbox.run(Fence("", 0, "sh", "dafh inspect no-such-folder\ntrue\n", "", ()))
+        sandbox.run(typed("dafh inspect no-such-folder\ntrue\n"))

@@ -21,6 +21,7 @@ SEEN_ELSEWHERE = {
     "TritonPythonModel": "Triton's python backend",
     "initialize": "Triton's python backend",
     "do_GET": "http.server",
+    "exec_module": "importlib",
     "log_message": "http.server",
     "version_string": "http.server",
     "redirect_request": "urllib",
