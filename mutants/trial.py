@@ -19,7 +19,17 @@ from mutants.mutations import Mutant
 #: Seconds of processor time after which tests have noticed that something never ends.
 LONGEST = 120
 #: Imported once, before the processes of the trials are forked.
-SHARED = ("cv2", "hypothesis.extra.numpy", "imagecodecs", "lark", "pydantic_settings", "pydicom")
+SHARED = (
+    "cv2",
+    "hypothesis.extra.numpy",
+    "imagecodecs",
+    "lark",
+    "pyarrow.parquet",
+    "pydantic_settings",
+    "pydicom",
+    "pymilvus",
+    "pytest",
+)
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
