@@ -26,7 +26,7 @@ DESCRIPTORS := out/dafh.binpb
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs gpu-check clean
+.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs licences sbom audit mutants gpu-check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,12 @@ demo: $(SERVING) ## Start the stack, index images, find them again. DATA=folder 
 test: $(EVERYTHING) $(STANDALONE)/.complete $(CHECKOV)/.complete ## Run all tests but the long ones.
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not long"
 
-test-long: $(EVERYTHING) $(STANDALONE)/.complete $(CHECKOV)/.complete ## Run the long tests.
+test-long: $(EVERYTHING) $(STANDALONE)/.complete $(CHECKOV)/.complete mutants ## Run the long tests, and see whether the unit tests notice changed code.
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m long
+
+mutants: $(EVERYTHING) ## Change code in a seeded sample of ways; the unit tests must notice. Goes on where it stopped.
+	$(PIP) --quiet --editable '.[mutants]'
+	$(BIN)/python -m mutants
 
 fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings are in out/fuzz.
 	$(PIP) --quiet --editable '.[fuzz]'
@@ -82,9 +86,22 @@ lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contrac
 protos: $(EVERYTHING) ## Generate dafh/v1 from the contract.
 	$(BIN)/python protos/generate.py
 
-docs: $(EVERYTHING) ## Make the pages of docs/ that are made of the contract and of tables.
+docs: $(EVERYTHING) licences ## Make the pages of docs/ that are made of code, and the site out/site of all of them.
 	$(BIN)/python protos/generate.py --descriptors $(DESCRIPTORS)
 	$(BIN)/python -m dafh_gateway.reference $(DESCRIPTORS) docs
+	$(BIN)/python -m mkdocs build --quiet
+
+licences: $(EVERYTHING) ## List the licences of all dependencies in docs/licences.md.
+	$(BIN)/python -m guide.licences
+
+sbom: $(EVERYTHING) ## Write what is installed, as CycloneDX, to out/sbom.json.
+	$(PIP) --quiet --editable '.[audit]'
+	mkdir -p out
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o out/sbom.json
+
+audit: $(EVERYTHING) ## Ask an advisory service (on the internet) about every pinned dependency.
+	$(PIP) --quiet --editable '.[audit]'
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 gpu-check: $(EVERYTHING) ## Measure the network on this machine's GPU; says so where there is none.
 	$(BIN)/python -m dafh_export.gpu_check --out out/gpu-check

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dafh.codes import BITS, HashCode, asymmetric, hamming, unpack_signs
+from dafh.codes import BITS, DEFAULT_BITS, HashCode, asymmetric, hamming, unpack_signs
 
 lengths = st.sampled_from(BITS)
 
@@ -28,7 +28,10 @@ def test_signs_come_back_from_a_packed_code(values: np.ndarray) -> None:
 def test_hamming_counts_differing_signs(values: np.ndarray) -> None:
     packed = np.packbits(values > 0, axis=1)
     expected = ((values > 0) != (values[0] > 0)).sum(axis=1)
-    assert (hamming(HashCode.of(values[0]), packed) == expected).all()
+    distances = hamming(HashCode.of(values[0]), packed)
+    assert (distances == expected).all()
+    # A distance is subtracted from others: an unsigned one would wrap.
+    assert distances.dtype == np.int64
 
 
 @given(outputs(rows=5))
@@ -53,3 +56,8 @@ def test_asymmetric_distance_does_not_depend_on_storage_order(
 def test_a_code_of_another_length_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="bits"):
         HashCode(bytes(size))
+
+
+def test_an_archive_has_64_bits_unless_it_says_otherwise() -> None:
+    assert DEFAULT_BITS == 64
+    assert DEFAULT_BITS in BITS

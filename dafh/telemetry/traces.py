@@ -11,9 +11,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NoOpTracerProvider, Span, SpanKind
 
-#: What a span may say; nothing in it is a caller's own words.
-Fact = str | int | float
-
 
 class Traces:
     """Makes spans.

@@ -111,7 +111,6 @@ class Journal:
     def __init__(self, path: Path, key: bytes, context: str) -> None:
         self._key = hmac.digest(key, b"dafh job journal", "sha256")
         self._lock = threading.Lock()
-        self._path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(0o600)

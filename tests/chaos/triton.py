@@ -166,11 +166,6 @@ class Triton:
         told["dynamic_batching"]["default_queue_policy"]["max_queue_size"] = longest_queue
         return json.dumps(told)
 
-    def unload(self) -> None:
-        """Have it serve no version."""
-        with InferenceServerClient(self.address) as client:
-            client.unload_model("dafh")
-
     @property
     def pid(self) -> int:
         assert self._process is not None

@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 #: Folders of what is served, and all that people write.
 SOURCES = ("dafh", "services", "export", "model_repository")
-WRITTEN = (*SOURCES, ".ci", "bench", "docs", "fuzz", "k8s", "protos", "tests")
+WRITTEN = (*SOURCES, ".ci", "bench", "docs", "fuzz", "guide", "k8s", "mutants", "protos", "tests")
 WRITTEN_KINDS = {".md", ".proto", ".py", ".toml", ".yaml", ""}
 GENERATED = {CHECKOUT / "dafh" / "v1", CHECKOUT / "tests" / "k8s" / "golden"}
 

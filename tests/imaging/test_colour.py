@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
 from dafh.errors import InvalidInput, Reason
-from dafh.imaging.colour import rgb_to_grey
+from dafh.imaging.colour import rgb_to_grey, to_eight_bits
 from dafh.imaging.decode import decode, render
 
 from .encoders import PREFIX, encoded, write_compressed
@@ -25,7 +25,13 @@ JPEG_LS = PREFIX + "4.80"
 COLOURS = ("Red", "Green", "Blue")
 ALL_INDICES = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
-Segment = tuple[int, list[int]]
+
+@pytest.mark.parametrize("bits", [8, 9, 12, 16])
+def test_white_is_white_whatever_it_is_made_of(bits: int) -> None:
+    top = 2**bits - 1
+    values = np.array([[0, top // 2, top]], np.uint16)
+    assert to_eight_bits(values, bits).tolist() == [[0, 127, 255]]
+    assert rgb_to_grey(np.stack([values] * 3, axis=-1), bits).tolist() == [[0, 127, 255]]
 
 
 def palette(

@@ -53,3 +53,11 @@ def test_a_dark_image_is_not_cut_to_a_speck() -> None:
     image = np.zeros((64, 64), np.uint8)
     image[30:34, 10:60] = 200
     assert crop_padding(image) is image
+
+
+def test_a_border_is_cut_off_where_a_quarter_of_a_side_is_left() -> None:
+    image = np.zeros((40, 40), np.uint8)
+    image[15:25, 10:30] = 200
+    assert crop_padding(image).shape == (10, 20)
+    image[15] = 0
+    assert crop_padding(image) is image

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from dafh.imaging.decode import decode, render
 from dafh.imaging.resize import crop_padding, letterbox
 from dafh.imaging.windows import (
+    BONE,
     BRAIN,
     SOFT_TISSUE,
     Unit,
@@ -134,6 +135,7 @@ def test_ct_windows_follow_the_body_part() -> None:
     assert preset_window("CT", "HEAD", Unit.HOUNSFIELD) == BRAIN
     assert preset_window("CT", "ABDOMEN", Unit.HOUNSFIELD) == SOFT_TISSUE
     assert preset_window("CT", "", Unit.HOUNSFIELD) == SOFT_TISSUE
+    assert preset_window("CT", "SPINE", Unit.HOUNSFIELD) == BONE
     assert preset_window("CT", "HEAD", Unit.OTHER) is None
     assert preset_window("MR", "HEAD", Unit.OTHER) is None
 

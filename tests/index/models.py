@@ -16,7 +16,7 @@ from dafh.index.case import Case, Coding
 from dafh.index.connection import Connection
 from dafh.index.live import Arrival
 
-FIRST, SECOND = "ab" * 32, "cd" * 32
+SECOND = "cd" * 32
 
 
 def soon() -> Deadline:

@@ -18,8 +18,8 @@ from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId, Coding
 from dafh.index.exact import ExactIndex
 from dafh.index.filters.parse import parse
-from dafh.index.port import Exclude, Outcome, Query
-from dafh.index.ranking import Candidates, excluded, merge, rank, resolve
+from dafh.index.port import Exclude, Outcome, Position, Query
+from dafh.index.ranking import Candidates, Placed, excluded, merge, rank, reach, resolve
 from dafh.index.schema import metadata_sha256
 
 NewCoding = Callable[..., Coding]
@@ -57,6 +57,19 @@ def test_a_shorter_answer_is_the_beginning_of_a_longer_one(top_k: int) -> None:
 def test_max_distance_is_inclusive() -> None:
     codes = (b"\0\x07", b"\0\x03", b"\0\x01")
     assert order(Query(ZERO, 9, max_distance=2), "abc", *codes) == "cb"
+
+
+def test_a_page_goes_on_after_more_ties_than_it_has_places() -> None:
+    codes = (b"\0\0",) * 5 + (b"\0\x01",) * 2
+    after = Position(0, 0.0, CaseId("e"))
+    assert order(Query(ZERO, 2, after=after), "abcdefg", *codes) == "fg"
+
+
+def test_an_answer_that_is_not_full_reaches_as_far_as_the_query() -> None:
+    one = [Placed(0, 1, 0.1)]
+    assert reach(Query(ZERO, 1), one) == 1
+    assert reach(Query(ZERO, 2), one) == 16
+    assert reach(Query(ZERO, 2, max_distance=3), one) == 3
 
 
 def test_the_score_is_the_share_of_bits_without_a_hash_output() -> None:

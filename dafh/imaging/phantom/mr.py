@@ -24,7 +24,6 @@ class Contrast:
 
 T1 = Contrast(850, 320, 700, 110, 640, 470, 820)
 T2 = Contrast(600, 220, 420, 950, 300, 470, 780)
-CONTRASTS = {"T1": T1, "T2": T2}
 
 
 def brain(canvas: Canvas, height: float, contrast: Contrast) -> None:
