@@ -46,7 +46,7 @@ class ModelSettings(Settings):
     """Which model version encodes, and where versions lie on disk."""
 
     model_repository: Path = CHECKOUT / "model_repository"
-    model_version: int = 1
+    model_version: int = 2
 
 
 class TritonSettings(Settings):
