@@ -22,11 +22,16 @@ STANDALONE := $(VENV)/milvus
 # What lints the chart's manifests, with older packages than ours; no part of an installation either.
 CHECKOV := $(VENV)/checkov
 DESCRIPTORS := out/dafh.binpb
+# What images stand on, IMAGE@sha256:…; without one a base is made of Debian's packages, as root.
+BASE ?=
+EXPORT_BASE ?= $(BASE)
+# podman's settings where there is no systemd.
+CONTAINERS := $(if $(wildcard /run/systemd/system),,CONTAINERS_CONF=$(CURDIR)/k8s/images/containers.conf)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs gpu-check clean
+.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs images test-images gpu-check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +88,13 @@ protos: $(EVERYTHING) ## Generate dafh/v1 from the contract.
 docs: $(EVERYTHING) ## Make the pages of docs/ that are made of the contract and of tables.
 	$(BIN)/python protos/generate.py --descriptors $(DESCRIPTORS)
 	$(BIN)/python -m dafh_gateway.reference $(DESCRIPTORS) docs
+
+images: | $(BIN)/python ## Build the images, and a bill of materials of each, on BASE and EXPORT_BASE.
+	$(CONTAINERS) $(BIN)/python k8s/images/build.py gateway jobs models $(BASE:%=--base=%)
+	$(CONTAINERS) $(BIN)/python k8s/images/build.py export $(EXPORT_BASE:%=--base=%)
+
+test-images: $(EVERYTHING) $(STANDALONE)/.complete ## Run the images, and the chart's pod: as root, with podman.
+	$(CONTAINERS) $(BIN)/python -m pytest -m images tests/images
 
 gpu-check: $(EVERYTHING) ## Measure the network on this machine's GPU; says so where there is none.
 	$(BIN)/python -m dafh_export.gpu_check --out out/gpu-check
