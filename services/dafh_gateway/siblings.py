@@ -41,7 +41,9 @@ def serve_with_siblings(settings: GatewaySettings) -> int:
         if ports:
             merged = MergedHttp(settings.http_listen, ports)
             held.callback(merged.close)
-        siblings = [_start(listen, http) for http in ports or [None] * settings.processes]
+        siblings = [
+            _start(listen, ports[number] if ports else None) for number in range(settings.processes)
+        ]
         try:
             ended = _until_one_ends(siblings)
         finally:

@@ -263,6 +263,8 @@ MUTANTS: tuple[tuple[str, str, Change], ...] = (
      query("-gateway", "dafh_stage_busy", "dafh_stages_busy")),
     ("a metric that is asked for exists", "production",
      query("-triton", "nv_inference_queue_duration_us", "nv_inference_queue_us")),
+    ("a metric that is asked for exists", "production",
+     query("-gateway", 'stage="a query"', 'stage="queries"')),
     ("a scaler asks for series that are scraped", "production",
      query("-triton", "rel-dafh-triton-metrics", "rel-dafh-triton")),
 )  # fmt: skip

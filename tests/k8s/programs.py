@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import typer
@@ -16,6 +15,7 @@ from dafh.cli import build
 from dafh.imaging.limits import Limits
 from dafh.security.settings import TritonTlsSettings
 from dafh.settings import (
+    CHECKOUT,
     DecodeSettings,
     MilvusSettings,
     ModelSettings,
@@ -27,6 +27,10 @@ from dafh.settings import (
 from dafh.telemetry.metrics import Metrics
 from dafh_gateway.settings import GatewaySettings
 from dafh_jobs.settings import JobSettings, KubernetesSettings
+
+#: What typer raises for wrong usage of any kind; by itself it has no public name.
+_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__bases__[0])
+_GATEWAY = CHECKOUT / "services" / "dafh_gateway"
 
 #: Settings that the program of a component reads.
 SETTINGS: dict[str, tuple[type[BaseSettings], ...]] = {
@@ -97,15 +101,19 @@ def parse_command(words: list[str]) -> dict[str, Any]:
         command = commands[name]
     try:
         context = command.make_context(command.name, list(words))
-    except typer.BadParameter.__bases__[0] as error:
+    except _USAGE_ERROR as error:
         raise WrongUsage(str(error)) from None
     return dict(context.params)
 
 
+def gateway_stages() -> set[str]:
+    """Return the names of the stages of a query, values of the label ``stage``."""
+    return set(re.findall(r' Stage\("([^"]+)"', (_GATEWAY / "asking.py").read_text()))
+
+
 def gateway_metrics() -> set[str]:
     """Return the names of what the gateway tells Prometheus."""
-    source = Path(__file__).parents[2] / "services" / "dafh_gateway" / "observer.py"
-    watched = set(re.findall(r'"(dafh_[a-z_]+)"', source.read_text()))
+    watched = set(re.findall(r'"(dafh_[a-z_]+)"', (_GATEWAY / "observer.py").read_text()))
     families = [
         name
         for family in Metrics().registry.collect()

@@ -158,8 +158,11 @@ def peers(rules: list[Part], side: str, port: int) -> list[Part]:
 
 def opens(allowed: Part, port: int) -> bool:
     """Say whether a port of a policy is, or spans, a number."""
-    first = allowed.get("port")
-    return first is None or bool(first <= port <= allowed.get("endPort", first))
+    if "port" not in allowed:
+        return True
+    first: int = allowed["port"]
+    last: int = allowed.get("endPort", first)
+    return first <= port <= last
 
 
 def component_of(peer: Part) -> str:

@@ -17,6 +17,7 @@ from tests.k8s.programs import (
     SETTINGS,
     WrongUsage,
     gateway_metrics,
+    gateway_stages,
     parse_command,
     read,
     required,
@@ -255,6 +256,9 @@ def a_metric_that_is_asked_for_exists(manifests: Manifests) -> Iterator[str]:
         names = set(re.findall(r"\b(?:dafh|nv)_\w+", expression))
         if not names or not names <= known:
             yield f"{name_of(one)} asks for {sorted(names - known)}"
+        stages = set(re.findall(r'stage="([^"]+)"', expression))
+        if not stages <= gateway_stages():
+            yield f"{name_of(one)} asks for the stages {sorted(stages)}"
 
 
 @rule

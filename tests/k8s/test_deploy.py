@@ -1,0 +1,94 @@
+"""What docs/deploy.md says can be done, can be; its figures follow from measured ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+import yaml
+
+from dafh.settings import CHECKOUT
+from tests.k8s.chart import Part, render_texts, values
+from tests.k8s.programs import parse_command
+from tests.k8s.test_values import merged
+
+TEXT = (CHECKOUT / "docs" / "deploy.md").read_text()
+VALUES = [
+    block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "# values" in block
+]
+MEASURED: Part = json.loads(
+    (CHECKOUT / "docs/performance/index/search-standalone-real.json").read_text()
+)
+#: What the page assumes: room for compaction, and a query node's memory.
+ROOM, TWICE, NODE = 1.5, 2, 64 * 2**30
+
+
+def test_every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() -> None:
+    rules = yaml.safe_load((CHECKOUT / "k8s" / "monitoring" / "alerts.yaml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"^### (\w+)$", TEXT, re.MULTILINE)) == alerts
+
+
+@pytest.mark.parametrize("exponent", [6, 7, 8, 9])
+def test_the_sizes_follow_from_what_was_measured(exponent: int) -> None:
+    ratio = 10**exponent / MEASURED["rows"]
+    memory = ratio * MEASURED["memory"]["anonymous"] * ROOM
+    scan = ratio * MEASURED["flat"][0]["faiss_p50_ms"]
+    lists = MEASURED["ivf"]["nprobe"] / MEASURED["ivf"]["nlist"]
+    cells = [
+        f"10^{exponent}",
+        f"{memory / 1e9:.1f} GB",
+        f"{math.ceil(memory / NODE)}",
+        f"{ratio * MEASURED['memory']['disk'] * TWICE / 1e9:.1f} GB",
+        f"{10**exponent / MEASURED['upsert']['rows_per_second'] / 3600:.1f}",
+        f"{scan:.1f} ms",
+        "–" if exponent == 6 else f"{scan * lists:.2f} ms",  # noqa: RUF001 - as the page writes it
+    ]
+    assert f"| {' | '.join(cells)} |" in TEXT
+
+
+def test_there_are_values_to_try() -> None:
+    assert len(VALUES) >= 3
+
+
+@pytest.mark.parametrize("block", VALUES)
+def test_its_values_install(block: str) -> None:
+    texts = render_texts(merged(values("minimal"), yaml.safe_load(block)))
+    assert "jobs.yaml" in texts
+
+
+def test_its_commands_are_those_that_dafh_has() -> None:
+    commands = re.findall(r"^dafh (.*?)(?:\s+#.*)?$", TEXT, re.MULTILINE)
+    assert commands
+    for command in commands:
+        parse_command(command.split())
+
+
+def test_the_rules_for_the_adapter_are_what_keda_would_ask() -> None:
+    (block,) = [
+        one for one in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "external" in one
+    ]
+    told = {
+        rule["name"]["as"]: " ".join(rule["metricsQuery"].split())
+        for rule in yaml.safe_load(block)["rules"]["external"]
+    }
+    scaled = merged(
+        values("minimal"),
+        {
+            "fullnameOverride": "dafh",
+            "monitoring": {"serviceMonitor": True, "prometheusUrl": "http://prometheus:9090"},
+            "gateway": {"autoscaling": {"by": "keda"}},
+            "triton": {"autoscaling": {"by": "keda"}},
+        },
+    )
+    asked = {
+        " ".join(trigger["metadata"]["query"].replace('namespace="imaging",', "").split())
+        for one in yaml.safe_load_all(render_texts(scaled)["autoscaling.yaml"])
+        if one
+        for trigger in one["spec"]["triggers"]
+        if "query" in trigger["metadata"]
+    }
+    assert set(told.values()) == asked
+    assert set(told) == {"dafh_gateway_in_flight", "dafh_triton_queue_us"}
