@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Column, Table
 
 from dafh.codes import BITS, DEFAULT_BITS
@@ -21,32 +17,13 @@ from dafh.encoding.onnx import OnnxEncoder
 from dafh.errors import InvalidInput, NotFound, Reason
 from dafh.imaging.image import PatientKeyer
 from dafh.index.archive import Archive
-from dafh.index.archives import Archives
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, CaseId, Coding, CodingKey
-from dafh.index.connection import Connection
-from dafh.index.dump import dump as dump_cases
-from dafh.index.dump import load as load_cases
-from dafh.index.dump import require_loadable
-from dafh.index.endpoint import Endpoint, endpoint
 from dafh.index.erasure import Cases, Eraser, Patient, Selection, Study
 from dafh.index.indexing import Indexing
-from dafh.index.live import CaseWriter, LiveArchive, OneCoding
-from dafh.index.manifest import Folder, read_manifest
-from dafh.index.milvus import MilvusIndex
-from dafh.index.progress import ErasureCount
 from dafh.security.keys import load_key
-from dafh.settings import (
-    MilvusSettings,
-    ModelSettings,
-    PatientKeySettings,
-    Tenancy,
-    default_data_dir,
-    load,
-)
-from dafh.stack import read_stack
-
-#: Seconds that a question to the catalogue may take, and a change of it.
-_SECONDS = 60.0
+from dafh.settings import ModelSettings, load
+from dafh_jobs import codes
+from dafh_jobs.deployment import Opened, chosen_coding, opened, patient_key_file, soon
 
 app = typer.Typer(
     help="Look after archives, in the running stack or in the Milvus of DAFH_MILVUS_URI.",
@@ -63,42 +40,6 @@ CodingOption = Annotated[
 ]
 
 
-def _soon() -> Deadline:
-    return Deadline.after(_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    connection: Connection
-    archives: Archives
-
-
-def _key_file(data_dir: Path | None) -> Path:
-    if _milvus_is_named():
-        return load(PatientKeySettings).patient_key_file
-    return read_stack(data_dir or default_data_dir()).patient_key_file
-
-
-def _milvus_is_named() -> bool:
-    return "milvus_uri" in load(MilvusSettings).model_fields_set
-
-
-@contextmanager
-def _opened(tenant: str, data_dir: Path | None) -> Iterator[_Opened]:
-    settings = load(MilvusSettings)
-    where = (
-        endpoint(settings, tenant)
-        if _milvus_is_named()
-        else Endpoint(read_stack(data_dir or default_data_dir()).milvus_uri)
-    )
-    connection = Connection(where, _soon())
-    try:
-        shared = settings.milvus_tenancy is Tenancy.SHARED
-        yield _Opened(connection, Archives(connection, tenant, shared=shared))
-    finally:
-        connection.close()
-
-
 @app.command()
 def create(
     name: Name,
@@ -111,10 +52,10 @@ def create(
     settings = load(ModelSettings)
     version = settings.model_version if model is None else model
     described = OnnxEncoder(settings.model_repository, version).model
-    keyer = PatientKeyer(load_key(_key_file(data_dir)), tenant)
+    keyer = PatientKeyer(load_key(patient_key_file(data_dir)), tenant)
     coding = Coding(tenant, name, described.hash, described.version, bits, keyer.key_id)
-    with _opened(tenant, data_dir) as opened:
-        made = opened.archives.create(coding, _soon())
+    with opened(tenant, data_dir) as milvus:
+        made = milvus.archives.create(coding, soon())
     typer.echo(f"{name} is coded by model {_model(made.live)} at {made.live.bits} bits.")
 
 
@@ -123,8 +64,8 @@ def list_archives(
     tenant: Tenant = DEFAULT_TENANT, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
     """List the archives of a tenant."""
-    with _opened(tenant, data_dir) as opened:
-        found = opened.archives.all(_soon())
+    with opened(tenant, data_dir) as milvus:
+        found = milvus.archives.all(soon())
     if as_json:
         typer.echo(json.dumps([_facts(archive) for archive in found]))
         return
@@ -151,14 +92,14 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show an archive: its codings, how many cases each holds and how it is searched."""
-    with _opened(tenant, data_dir) as opened:
-        archive = opened.archives.get(name, _soon())
+    with opened(tenant, data_dir) as milvus:
+        archive = milvus.archives.get(name, soon())
         facts = _facts(archive)
         for one, told in zip(archive.codings, facts["codings"], strict=True):
-            indexing = Indexing(opened.connection, one.coding)
-            indexing.make_searchable(_soon())
-            told["cases"] = opened.archives.rows(one.coding).count(_soon())
-            index = indexing.read(_soon())
+            indexing = Indexing(milvus.connection, one.coding)
+            indexing.make_searchable(soon())
+            told["cases"] = milvus.archives.rows(one.coding).count(soon())
+            index = indexing.read(soon())
             told["searched"] = (
                 f"{index.nprobe} of {index.nlist} lists" if index and index.nlist else "exactly"
             )
@@ -193,8 +134,8 @@ def switch(
     data_dir: DataDir = None,
 ) -> None:
     """Make another coding of an archive the live one, at once; or the former one again."""
-    with _opened(tenant, data_dir) as opened:
-        done = opened.archives.switch(
+    with opened(tenant, data_dir) as milvus:
+        done = milvus.archives.switch(
             name,
             CodingKey(coding),
             Deadline.never(),
@@ -217,10 +158,10 @@ def drop_coding(
     data_dir: DataDir = None,
 ) -> None:
     """Remove a coding that is not live, with its cases. A minute after a switch, not sooner."""
-    with _opened(tenant, data_dir) as opened:
-        etag = opened.archives.get(name, _soon()).etag
+    with opened(tenant, data_dir) as milvus:
+        etag = milvus.archives.get(name, soon()).etag
         _ask(yes, f"Remove coding {coding} of archive {name}?")
-        opened.archives.drop_coding(name, CodingKey(coding), Deadline.never(), etag=etag)
+        milvus.archives.drop_coding(name, CodingKey(coding), Deadline.never(), etag=etag)
 
 
 @app.command()
@@ -232,10 +173,10 @@ def delete(
     data_dir: DataDir = None,
 ) -> None:
     """Delete an archive with all its codings."""
-    with _opened(tenant, data_dir) as opened:
-        etag = opened.archives.get(name, _soon()).etag
+    with opened(tenant, data_dir) as milvus:
+        etag = milvus.archives.get(name, soon()).etag
         _ask(yes, f"Delete archive {name}?")
-        opened.archives.delete(name, Deadline.never(), force=force, etag=etag)
+        milvus.archives.delete(name, Deadline.never(), force=force, etag=etag)
 
 
 @app.command()
@@ -250,9 +191,9 @@ def fit(
     Run it when an archive has been filled, and when it has grown much. Where another index has to
     be made, the archive answers nothing for seconds to minutes, and says that it will.
     """
-    with _opened(tenant, data_dir) as opened:
-        chosen = _chosen(opened.archives.get(name, _soon()), coding)
-        index = Indexing(opened.connection, chosen).fit(Deadline.never())
+    with opened(tenant, data_dir) as milvus:
+        chosen = chosen_coding(milvus.archives.get(name, soon()), coding)
+        index = Indexing(milvus.connection, chosen).fit(Deadline.never())
     how = f"{index.nprobe} of {index.nlist} lists" if index.nlist else "exactly"
     typer.echo(f"{name} is searched {how}.")
 
@@ -272,22 +213,7 @@ def dump(
 
     The files hold UIDs and pseudonyms of patients: keep them as safe as the archive.
     """
-    with _opened(tenant, data_dir) as opened, _progress("dumping") as progress:
-        chosen = _chosen(opened.archives.get(name, _soon()), coding)
-        Indexing(opened.connection, chosen).make_searchable(_soon())
-        count = ErasureCount(opened.archives.ledger, tenant, name)
-        manifest = dump_cases(
-            MilvusIndex(opened.connection, chosen),
-            Folder(out),
-            count.read,
-            Deadline.never(),
-            progress=progress,
-        )
-    if as_json:
-        facts = {"rows": manifest.rows, "cases": manifest.cases, "began": manifest.plan.began}
-        typer.echo(json.dumps(facts))
-    else:
-        typer.echo(f"{manifest.rows} cases in {len(manifest.parts)} files: {manifest.cases}")
+    codes.export_codes(name, str(out), coding, "", tenant, data_dir, as_json)
 
 
 @app.command("load")
@@ -305,17 +231,7 @@ def load_dump(
     What is there already stays. The same command goes on where one was cut off. A case that was
     erased after the dump was made comes back with it.
     """
-    store = Folder(source)
-    manifest = read_manifest(store)
-    coding = manifest.plan.coding
-    wanted = replace(coding, tenant=tenant, archive=name or coding.archive)
-    require_loadable(manifest, wanted)
-    with _opened(tenant, data_dir) as opened, _progress("loading") as progress:
-        wanted = opened.archives.open_or_create(wanted, _soon())
-        writer = _writer(opened, wanted)
-        outcomes = load_cases(store, writer, wanted, Deadline.never(), progress=progress)
-    told = {outcome.value: count for outcome, count in sorted(outcomes.items())}
-    typer.echo(json.dumps(told) if as_json else f"{sum(told.values())} cases: {told}")
+    codes.import_codes(str(source), name, tenant, data_dir, as_json)
 
 
 @app.command()
@@ -333,10 +249,10 @@ def erase(
 
     A patient is named by one of their cases, so that no name or number of theirs is typed.
     """
-    with _opened(tenant, data_dir) as opened:
-        archive = opened.archives.get(name, _soon())
-        selection = _selection(opened, archive, case or [], study, patient_of)
-        eraser = Eraser(opened.connection, tenant, name)
+    with opened(tenant, data_dir) as milvus:
+        archive = milvus.archives.get(name, soon())
+        selection = _selection(milvus, archive, case or [], study, patient_of)
+        eraser = Eraser(milvus.connection, tenant, name)
         count = eraser.count(selection, Deadline.never())
         if not dry_run:
             _ask(yes, f"Erase {count} cases of archive {name}?")
@@ -345,7 +261,7 @@ def erase(
 
 
 def _selection(
-    opened: _Opened, archive: Archive, cases: list[str], study: str, patient_of: str
+    milvus: Opened, archive: Archive, cases: list[str], study: str, patient_of: str
 ) -> Selection:
     if sum(map(bool, (cases, study, patient_of))) != 1:
         raise InvalidInput(
@@ -355,7 +271,7 @@ def _selection(
         return Cases(tuple(map(CaseId, cases)))
     if study:
         return Study(study)
-    found = opened.archives.rows(archive.live).lookup([CaseId(patient_of)], _soon(), strong=True)
+    found = milvus.archives.rows(archive.live).lookup([CaseId(patient_of)], soon(), strong=True)
     if not found:
         raise NotFound(Reason.CASE_NOT_FOUND, "There is no such case.", subject="patient_of")
     (one,) = found.values()
@@ -367,35 +283,6 @@ def _selection(
             subject="patient_of",
         )
     return Patient(one.patient_key, archive.live.key_id)
-
-
-def _writer(opened: _Opened, coding: Coding) -> CaseWriter:
-    """Return what writes into a coding: where it is live, also into one that is about to be."""
-    if opened.archives.get(coding.archive, _soon()).live == coding:
-        return LiveArchive(opened.connection, coding.tenant, coding.archive)
-    return OneCoding(MilvusIndex(opened.connection, coding))
-
-
-def _chosen(archive: Archive, key: str) -> Coding:
-    if not key:
-        return archive.live
-    found = archive.find(CodingKey(key))
-    if found is None:
-        raise NotFound(
-            Reason.CODING_NOT_FOUND,
-            "The archive has no such coding.",
-            remedy="`dafh archive show` lists those that it has.",
-            subject="coding",
-        )
-    return found
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _ask(yes: bool, question: str) -> None:

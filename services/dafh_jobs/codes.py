@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from dafh.deadline import Deadline
-from dafh.errors import Conflict, NotFound, Reason, Unavailable
+from dafh.errors import Conflict, Reason, Unavailable
 from dafh.index import dump
-from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, Coding, CodingKey
+from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT
 from dafh.index.indexing import Indexing
-from dafh.index.live import CaseWriter, LiveArchive, OneCoding
 from dafh.index.manifest import MANIFEST, PLAN, Manifest, Plan, Store, part_names, read_manifest
 from dafh.index.milvus import MilvusIndex
 from dafh.index.progress import ErasureCount
-from dafh_jobs.deployment import Servers, connected, soon
+from dafh_jobs.deployment import chosen_coding, opened, soon
+from dafh_jobs.progress import bar
 from dafh_jobs.shard import WHOLE, Shard, chosen_shard
 from dafh_jobs.stores import store_at
 
@@ -55,8 +51,8 @@ def export_codes(
     pseudonyms of patients: keep them as safe as the archive.
     """
     store, part = store_at(out), chosen_shard(shard)
-    with connected(tenant, data_dir) as found, _progress("exporting") as progress:
-        chosen = _chosen(found, archive, coding)
+    with opened(tenant, data_dir) as found, bar("exporting") as progress:
+        chosen = chosen_coding(found.archives.get(archive, soon()), coding)
         Indexing(found.connection, chosen).make_searchable(soon())
         index = MilvusIndex(found.connection, chosen)
         erasures = ErasureCount(found.archives.ledger, tenant, archive).read
@@ -89,11 +85,10 @@ def import_codes(
     manifest = read_manifest(store)
     wanted = replace(manifest.plan.coding, tenant=tenant, archive=archive or manifest.plan.archive)
     dump.require_loadable(manifest, wanted)
-    with connected(tenant, data_dir) as found, _progress("importing") as progress:
+    with opened(tenant, data_dir) as found, bar("importing") as progress:
         wanted = found.archives.open_or_create(wanted, soon())
-        outcomes = dump.load(
-            store, _writer(found, wanted), wanted, Deadline.never(), progress=progress
-        )
+        writer = found.writer(wanted)
+        outcomes = dump.load(store, writer, wanted, Deadline.never(), progress=progress)
     told = {outcome.value: count for outcome, count in sorted(outcomes.items())}
     typer.echo(json.dumps(told) if as_json else f"{sum(told.values())} cases: {told}")
 
@@ -148,37 +143,9 @@ def _plan(index: MilvusIndex, store: Store, erasures: dump.Erasures, part: Shard
     return dump.begin(index, store, erasures, Deadline.never())
 
 
-def _writer(found: Servers, coding: Coding) -> CaseWriter:
-    """Return what writes into a coding: where it is live, also into one that is about to be."""
-    if found.archives.get(coding.archive, soon()).live == coding:
-        return LiveArchive(found.connection, coding.tenant, coding.archive)
-    return OneCoding(MilvusIndex(found.connection, coding))
-
-
-def _chosen(found: Servers, name: str, key: str) -> Coding:
-    archive = found.archives.get(name, soon())
-    chosen = archive.find(CodingKey(key)) if key else archive.live
-    if chosen is None:
-        raise NotFound(
-            Reason.CODING_NOT_FOUND,
-            "The archive has no such coding.",
-            remedy="`dafh archive show` lists those that it has.",
-            subject="coding",
-        )
-    return chosen
-
-
 def _tell(manifest: Manifest, *, as_json: bool) -> None:
     facts = {"rows": manifest.rows, "cases": manifest.cases, "began": manifest.plan.began}
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         typer.echo(f"{manifest.rows} cases in {len(manifest.parts)} files: {manifest.cases}")
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,7 +6,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dafh.deadline import Deadline
 from dafh.errors import Unavailable
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, Coding, case_id
+from dafh.index.connection import Connection
 from dafh.index.endpoint import Endpoint
 from dafh.index.milvus import MilvusIndex
 from tests.index.servers import LiteServer as LiteServer
@@ -70,6 +71,20 @@ def patient_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
     )
     with own:
         yield own
+
+
+@pytest.fixture(scope="module")
+def connection(server: Server) -> Iterator[Connection]:
+    """Return a connection to each of the shared servers in turn."""
+    with closing(Connection(server.endpoint, Deadline.after(PATIENCE_S))) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def lite_connection(lite: LiteServer) -> Iterator[Connection]:
+    """Return a connection to the shared Milvus Lite."""
+    with closing(Connection(lite.endpoint, Deadline.after(PATIENCE_S))) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

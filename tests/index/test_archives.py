@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -37,20 +37,6 @@ pytestmark = pytest.mark.stack
 
 NewCoding = Callable[..., Coding]
 NewCase = Callable[..., Case]
-
-
-@pytest.fixture(scope="module")
-def connection(server: Server) -> Iterator[Connection]:
-    connection = Connection(server.endpoint, soon())
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
-def lite_connection(lite: LiteServer) -> Iterator[Connection]:
-    connection = Connection(lite.endpoint, soon())
-    yield connection
-    connection.close()
 
 
 @pytest.fixture

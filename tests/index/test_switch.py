@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -31,20 +31,6 @@ pytestmark = pytest.mark.stack
 
 NewCoding = Callable[..., Coding]
 NewCase = Callable[..., Case]
-
-
-@pytest.fixture(scope="module")
-def connection(server: Server) -> Iterator[Connection]:
-    connection = Connection(server.endpoint, soon())
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
-def lite_connection(lite: LiteServer) -> Iterator[Connection]:
-    connection = Connection(lite.endpoint, soon())
-    yield connection
-    connection.close()
 
 
 @pytest.fixture

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,25 @@ class Job:
         except NotFound:
             return 0
 
+    def written_down(self) -> int:
+        """Return how many files the journal of a running job has.
+
+        The job keeps its journal locked. A copy of it, and of the log of what is not merged yet, is
+        read as it would be after a power cut.
+        """
+        journal = self.folder / "jobs" / f"default.{self.archive}.0-of-1.sqlite"
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "journal"
+            try:
+                for suffix in ("", "-wal"):
+                    shutil.copy(f"{journal}{suffix}", f"{copy}{suffix}")
+                with closing(sqlite3.connect(copy)) as database:
+                    found: int = database.execute("SELECT count(*) FROM file").fetchone()[0]
+            except (FileNotFoundError, sqlite3.DatabaseError):
+                # It is being made, or was written to while it was copied.
+                return 0
+        return found
+
     def wipe(self) -> None:
         """Delete the archive."""
         connection = Connection(self.endpoint, Deadline.after(60))
@@ -143,4 +165,4 @@ def until(condition: Any, seconds: float = 120.0) -> None:  # noqa: ANN401 - a c
     deadline = Deadline.after(seconds)
     while not condition():
         deadline.remaining("what the test waits for")
-        time.sleep(0.02)
+        time.sleep(0.05)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dafh.imaging.phantom import phantoms
+from tests.chaos.triton import Triton
 from tests.index.servers import Server
 from tests.jobs.jobs import DAFH, Job, end, until
-from tests.jobs.triton import TritonServer
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -51,57 +51,53 @@ def source(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def triton(tmp_path: Path) -> Iterator[TritonServer]:
-    with TritonServer(tmp_path / "triton") as server:
+def triton(tmp_path: Path) -> Iterator[Triton]:
+    (tmp_path / "triton").mkdir()
+    with Triton(tmp_path / "triton") as server:
         yield server
 
 
 def on_its_way(job: Job, process: subprocess.Popen[str]) -> None:
-    """Wait until a job has stored something."""
-    until(lambda: process.poll() is not None or job.count() > 0)
+    """Wait until a job has stored something and written it down."""
+    until(lambda: process.poll() is not None or job.written_down() > 0)
     assert process.poll() is None, process.communicate()
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    """Wait for a job to end well; return what it said."""
-    _, said = process.communicate(timeout=300)
+def outlives(job: Job, server: Server | Triton) -> None:
+    """See a job wait while a server is away, say so once, and end as if nothing had been."""
+    with job.start() as process:
+        on_its_way(job, process)
+        server.kill()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = ""
+        while "waiting: " not in said and (line := process.stderr.readline()):
+            said += line
+        assert process.poll() is None, said
+        server.start()
+        said += process.stderr.read()
+        facts = process.stdout.read()
     assert process.returncode == 0, said
     assert "Traceback" not in said
-    return said
+    assert said.count("waiting: ") == said.count("going on") == 1
+    assert json.loads(facts)["complete"]
+    assert len(job.cases()) == INSTANCES
 
 
 def test_a_job_waits_for_a_milvus_that_is_started_again(
     own_server: Server, new_job: NewJob, source: Path
 ) -> None:
-    job = new_job(own_server, source)
-    process = job.start()
-    on_its_way(job, process)
-    own_server.kill()
-    time.sleep(3)
-    assert process.poll() is None
-    own_server.start()
-    said = finished(process)
-    assert said.count("waiting: ") == said.count("going on") == 1
-    assert len(job.cases()) == INSTANCES
+    outlives(new_job(own_server, source), own_server)
 
 
 def test_a_job_waits_for_a_triton_that_is_started_again(
-    lite: Server, new_job: NewJob, triton: TritonServer, source: Path
+    lite: Server, new_job: NewJob, triton: Triton, source: Path
 ) -> None:
-    job = replace(new_job(lite, source), triton=triton.address)
-    process = job.start()
-    on_its_way(job, process)
-    triton.kill()
-    time.sleep(3)
-    assert process.poll() is None
-    triton.start()
-    said = finished(process)
-    assert said.count("waiting: ") == said.count("going on") == 1
-    assert len(job.cases()) == INSTANCES
+    outlives(replace(new_job(lite, source), triton=triton.address), triton)
 
 
 def test_a_job_whose_server_stays_away_gives_up_and_resumes(
-    lite: Server, new_job: NewJob, triton: TritonServer, source: Path
+    lite: Server, new_job: NewJob, triton: Triton, source: Path
 ) -> None:
     job = replace(new_job(lite, source), triton=triton.address)
     hasty = replace(job, settings={"DAFH_PATIENCE": "2"})
@@ -118,7 +114,7 @@ def test_a_job_whose_server_stays_away_gives_up_and_resumes(
 
 
 def test_told_to_stop_while_it_waits_a_job_stops(
-    lite: Server, new_job: NewJob, triton: TritonServer, source: Path
+    lite: Server, new_job: NewJob, triton: Triton, source: Path
 ) -> None:
     job = replace(new_job(lite, source), triton=triton.address)
     process = job.start()
@@ -146,6 +142,7 @@ def test_a_file_that_vanishes_is_reported_and_a_source_that_does_stops_the_job(
     assert "There is nothing at source 1 of 1. It was there when the job began." in said
     away.rename(source)
     facts = job.finish(code=1)
+    assert facts["known"] > 0
     assert facts["skipped"] == {"SOURCE_UNREADABLE": 1}
     (source / "gone").unlink()
     assert job.finish()["skipped"] == {}

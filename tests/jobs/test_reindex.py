@@ -19,10 +19,10 @@ from dafh.index.archives import Archives
 from dafh.index.case import Coding
 from dafh.index.connection import Connection
 from dafh.index.milvus import MilvusIndex
+from tests.chaos.triton import SECOND, Triton
 from tests.index.models import soon
 from tests.index.servers import LiteServer
 from tests.jobs.jobs import DAFH, Job, end, until
-from tests.jobs.triton import SECOND, TritonServer
 
 pytestmark = pytest.mark.stack
 
@@ -30,14 +30,14 @@ NewJob = Callable[..., Job]
 
 
 @pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """Return a server of both versions."""
-    with TritonServer(tmp_path_factory.mktemp("triton")) as server:
+    with Triton(tmp_path_factory.mktemp("triton")) as server:
         yield server
 
 
 @pytest.fixture
-def job(new_job: NewJob, lite: LiteServer, triton: TritonServer, few: Path, tmp_path: Path) -> Job:
+def job(new_job: NewJob, lite: LiteServer, triton: Triton, few: Path, tmp_path: Path) -> Job:
     """An archive of sixty phantoms, coded by version 1."""
     source = shutil.copytree(few, tmp_path / "source")
     made = replace(new_job(lite, source), triton=triton.address)
@@ -130,7 +130,7 @@ def test_what_was_erased_does_not_come_back_and_what_is_new_is_not_added(job: Jo
 
 def test_a_reindexing_that_is_killed_goes_on(job: Job) -> None:
     process = started(job)
-    until(lambda: process.poll() is not None or (job.folder / "jobs").glob("*.codes"))
+    until(lambda: process.poll() is not None or list((job.folder / "jobs").glob("*.codes")))
     end(process, signal.SIGKILL)
     facts = reindexed(job)
     assert facts["missing"] == 0

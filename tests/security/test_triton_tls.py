@@ -14,10 +14,9 @@ from dafh.imaging.phantom import phantoms
 from dafh.security.settings import is_local
 from dafh.stack import Stack
 from dafh_gateway.server import Gateway
-from tests.chaos.triton import Triton
 from tests.gateway.conftest import beside
+from tests.security.triton import TlsTriton
 
-NAME = "triton.example"
 IMAGE = next(iter(phantoms(1, 72))).data
 
 
@@ -40,20 +39,6 @@ def test_a_target_is_local_or_not(target: str, local: bool) -> None:
     assert is_local(target) is local
 
 
-def issue(folder: Path, ca: trustme.CA, name: str) -> dict[str, str]:
-    leaf = ca.issue_cert(NAME if name == "server" else f"{name}.example")
-    paths = {}
-    for kind, content in (
-        ("key", leaf.private_key_pem.bytes()),
-        ("certificate", leaf.cert_chain_pems[0].bytes()),
-    ):
-        path = folder / f"{name}-{kind}.pem"
-        path.write_bytes(content)
-        path.chmod(0o600)
-        paths[kind] = str(path)
-    return paths
-
-
 @pytest.mark.stack
 def test_plaintext_beyond_this_machine_is_refused(stack: Stack) -> None:
     with pytest.raises(Misconfigured) as caught:
@@ -63,36 +48,17 @@ def test_plaintext_beyond_this_machine_is_refused(stack: Stack) -> None:
 
 @pytest.mark.stack
 def test_images_go_over_mutual_tls(stack: Stack, tmp_path: Path) -> None:
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    server, ours = issue(tmp_path, ca, "server"), issue(tmp_path, ca, "gateway")
-    other = issue(tmp_path, trustme.CA(), "stranger")
-    (tmp_path / "triton").mkdir()
-    triton = Triton(tmp_path / "triton")
-    try:
-        triton.spawn(
-            "--grpc-use-ssl=1", f"--grpc-server-cert={server['certificate']}",
-            f"--grpc-server-key={server['key']}", f"--grpc-root-cert={tmp_path / 'ca.pem'}",
-            "--grpc-use-ssl-mutual=1",
-        )  # fmt: skip
+    with TlsTriton(tmp_path / "triton") as triton:
 
-        def encode(who: dict[str, str]) -> Any:  # noqa: ANN401 - a message
-            settings = beside(
-                stack, triton_address=triton.address, triton_ca=tmp_path / "ca.pem",
-                triton_certificate=who["certificate"], triton_key=who["key"],
-                triton_server_name=NAME, audit=False,
-            )  # fmt: skip
-            gateway = Gateway(settings)
+        def encode(settings: dict[str, str]) -> Any:  # noqa: ANN401 - a message
+            gateway = Gateway(beside(stack, **settings, audit=False))
             try:
                 with Client(f"127.0.0.1:{gateway.port}", timeout=30) as client:
                     return client.encode(dicom=IMAGE)
             finally:
                 gateway.stop()
 
-        triton.await_(lambda: encode(ours))
-        assert encode(ours).hashes
+        assert encode(triton.settings("gateway")).hashes
         with pytest.raises(DafhError) as caught:
-            encode(other)
+            encode(triton.settings("stranger", trustme.CA()))
         assert caught.value.reason is Reason.ENCODER_UNAVAILABLE
-    finally:
-        triton.kill()
