@@ -22,11 +22,16 @@ STANDALONE := $(VENV)/milvus
 # What lints the chart's manifests, with older packages than ours; no part of an installation either.
 CHECKOV := $(VENV)/checkov
 DESCRIPTORS := out/dafh.binpb
+# What images stand on, IMAGE@sha256:…; without one a base is made of Debian's packages, as root.
+BASE ?=
+EXPORT_BASE ?= $(BASE)
+# podman's settings where there is no systemd.
+CONTAINERS := $(if $(wildcard /run/systemd/system),,CONTAINERS_CONF=$(CURDIR)/k8s/images/containers.conf)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs licences sbom audit mutants gpu-check clean
+.PHONY: help setup setup-serving demo test test-long fuzz bench bench-full evaluate table strangers lint protos docs images test-images licences sbom audit mutants gpu-check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +107,13 @@ sbom: $(EVERYTHING) ## Write what is installed, as CycloneDX, to out/sbom.json.
 audit: $(EVERYTHING) ## Ask an advisory service (on the internet) about every pinned dependency.
 	$(PIP) --quiet --editable '.[audit]'
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+images: | $(BIN)/python ## Build the images, and a bill of materials of each, on BASE and EXPORT_BASE.
+	$(CONTAINERS) $(BIN)/python k8s/images/build.py gateway jobs models $(BASE:%=--base=%)
+	$(CONTAINERS) $(BIN)/python k8s/images/build.py export $(EXPORT_BASE:%=--base=%)
+
+test-images: $(EVERYTHING) $(STANDALONE)/.complete ## Run the images, and the chart's pod: as root, with podman.
+	$(CONTAINERS) $(BIN)/python -m pytest -m images tests/images
 
 gpu-check: $(EVERYTHING) ## Measure the network on this machine's GPU; says so where there is none.
 	$(BIN)/python -m dafh_export.gpu_check --out out/gpu-check
