@@ -8,7 +8,18 @@ from vulture import Vulture  # type: ignore[import-untyped]  # It has no types.
 
 from tests.house.test_house import CHECKOUT, files
 
-PYTHON = ("bench", "dafh", "export", "fuzz", "guide", "mutants", "protos", "services", "tests")
+PYTHON = (
+    "bench",
+    "dafh",
+    "export",
+    "fuzz",
+    "guide",
+    "k8s",
+    "mutants",
+    "protos",
+    "services",
+    "tests",
+)
 #: Names that somebody reads, writes or calls whom vulture does not see -> who that is.
 SEEN_ELSEWHERE = {
     # Of many names.
@@ -21,6 +32,8 @@ SEEN_ELSEWHERE = {
     "TritonPythonModel": "Triton's python backend",
     "initialize": "Triton's python backend",
     "do_GET": "http.server",
+    "readable": "io",
+    "readinto": "io",
     "exec_module": "importlib",
     "log_message": "http.server",
     "version_string": "http.server",
@@ -34,6 +47,8 @@ SEEN_ELSEWHERE = {
     "bin_ivf_flat": "Capabilities.require, by name",
     "by_cancer_type*": "whoever reads figures.json",
     "by_class_wide": "whoever reads figures.json",
+    "float_macro_bar": "whoever reads the results of the benchmark",
+    "mebibytes": "whoever reads the results of the benchmark",
     "p95_ms": "whoever reads the results of the benchmark",
     "per_second": "whoever reads the results of the benchmark",
     "SAME_COMPUTE_CAPABILITY": "the command line, as a choice",
@@ -43,7 +58,14 @@ SEEN_ELSEWHERE = {
     "on_page_markdown": "MkDocs",
 }
 #: Their functions are called by who called the decorator.
-DECORATORS = ["@app.command", "@app.callback", "@pytest.fixture", "@*.fixture", "@st.composite"]
+DECORATORS = [
+    "@app.command",
+    "@app.callback",
+    "@pytest.fixture",
+    "@*.fixture",
+    "@st.composite",
+    "@rule",
+]
 
 
 def dead(paths: list[Path]) -> list[str]:
