@@ -25,6 +25,7 @@ from dafh_export.parity import onnx_backend
 from dafh_export.precision import (
     LEAST_CALIBRATION,
     delicate,
+    depthwise,
     exactly,
     outside_convolutions,
     put_precision,
@@ -38,21 +39,24 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     return load_model(put_precision(MODEL_FILE, tmp_path_factory.mktemp("half"), Precision.FP16))
 
 
-def weights(model: onnx.ModelProto, operator: str) -> set[int]:
-    """Return the types of the weights of all nodes of an operator."""
+def weights(model: onnx.ModelProto, operator: str) -> dict[str, set[int]]:
+    """Return the types of the weights of each node of an operator."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     return {
-        types[name]
+        node.name: {types[name] for name in node.input if name in types}
         for node in model.graph.node
         if node.op_type == operator
-        for name in node.input
-        if name in types
     }
 
 
-def test_convolutions_are_in_half_precision_and_hash_heads_are_not(half: onnx.ModelProto) -> None:
-    assert weights(half, "Conv") == {TensorProto.FLOAT16}
-    assert weights(half, "MatMul") == {TensorProto.FLOAT}
+def test_dense_convolutions_are_in_half_precision_and_hash_heads_are_not(
+    half: onnx.ModelProto,
+) -> None:
+    whole = set(depthwise(load_model(MODEL_FILE)))
+    assert whole
+    for name, types in weights(half, "Conv").items():
+        assert types == {TensorProto.FLOAT if name in whole else TensorProto.FLOAT16}
+    assert set().union(*weights(half, "MatMul").values()) == {TensorProto.FLOAT}
 
 
 def test_servers_see_the_same_tensors_in_every_precision(half: onnx.ModelProto) -> None:
