@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from dafh.deadline import Deadline
@@ -15,6 +13,7 @@ from dafh.encoding.port import Encoder
 from dafh.errors import InvalidInput
 from dafh.evaluation.encoded import BATCH, Rows
 from dafh.evaluation.trust import Strangeness, judge_strangeness
+from dafh.imaging import samples
 from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.phantom import phantom_images
 
@@ -51,7 +50,7 @@ def pydicom_files(side: int) -> NDArray[np.uint8]:
     Small scans, secondary captures and test patches; a few are of a modality that the model knows.
     """
     images: dict[str, NDArray[np.uint8]] = {}
-    for file in sorted(Path(pydicom.__file__).with_name("data").rglob("*")):
+    for file in sorted(samples.pydicom_files().rglob("*")):
         try:
             image = decode(file.read_bytes(), side=side, frame=REPRESENTATIVE)
         except (InvalidInput, IsADirectoryError):

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +29,7 @@ from dafh.client import Client
 from dafh.errors import DafhError
 from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.image import Image
+from dafh.imaging.samples import pydicom_files
 from dafh.imaging.variants import Change, changed_copy
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, CaseId, case_id
 from dafh.stack import Stack, read_stack
@@ -76,7 +76,7 @@ def demo(
         phantoms = work / "phantoms"
         _dafh("phantom", phantoms, "--instances", PHANTOMS)
         with _running_stack(work / "stack") as stack:
-            folders = [_pydicom_files(), phantoms, *(data or [])]
+            folders = [pydicom_files(), phantoms, *(data or [])]
             for one in folders:
                 table = one / "manifest.csv"
                 labels = ("--labels", table) if one == phantoms else ()
@@ -99,13 +99,6 @@ def _running_stack(data_dir: Path) -> Iterator[Stack]:
         yield read_stack(data_dir)
     finally:
         _dafh("down", "--data-dir", data_dir)
-
-
-def _pydicom_files() -> Path:
-    found = find_spec("pydicom")
-    assert found is not None  # noqa: S101 - imaging needs it
-    assert found.origin is not None  # noqa: S101 - it is a package of files
-    return Path(found.origin).with_name("data")
 
 
 def _sources(folders: list[Path], client: Client) -> Iterator[Source]:
