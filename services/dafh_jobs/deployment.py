@@ -24,12 +24,12 @@ from dafh.index.milvus import MilvusIndex
 from dafh.security.keys import load_key
 from dafh.security.settings import TritonTlsSettings
 from dafh.settings import (
+    DataSettings,
     MilvusSettings,
     ModelSettings,
     PatientKeySettings,
     Tenancy,
     TritonSettings,
-    default_data_dir,
     load,
 )
 from dafh.stack import Stack, read_stack
@@ -83,7 +83,7 @@ def deployment(data_dir: Path | None) -> Deployment:
     Misconfigured
         No stack runs, or the settings are not usable.
     """
-    home, stack = data_dir or default_data_dir(), _stack(data_dir)
+    home, stack = data_dir or load(DataSettings).data_dir, _stack(data_dir)
     if stack is not None:
         return Deployment(
             triton=Triton(stack.triton.address),
@@ -119,7 +119,7 @@ def _stack(data_dir: Path | None) -> Stack | None:
     """Return the note of the running stack; ``None`` where settings name another Milvus."""
     if "milvus_uri" in load(MilvusSettings).model_fields_set:
         return None
-    return read_stack(data_dir or default_data_dir())
+    return read_stack(data_dir or load(DataSettings).data_dir)
 
 
 @dataclass(frozen=True, slots=True)

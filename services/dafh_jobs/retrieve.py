@@ -15,7 +15,7 @@ from rich.table import Table
 
 from dafh.client import Client
 from dafh.imaging.sniff import Kind, sniff
-from dafh.settings import DecodeSettings, default_data_dir, load
+from dafh.settings import DataSettings, DecodeSettings, load
 from dafh.stack import read_stack
 from dafh.v1 import retrieval_service_pb2
 
@@ -37,7 +37,7 @@ def retrieve(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Find the indexed cases most similar to FILE."""
-    address = server or read_stack(data_dir or default_data_dir()).gateway.address
+    address = server or read_stack(data_dir or load(DataSettings).data_dir).gateway.address
     dicom, picture = as_source(file.read_bytes())
     with Client(address) as client:
         answer = client.retrieve(

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from dafh.errors import Misconfigured, Reason, Unavailable
-from dafh_jobs.deployment import connected
+from dafh_jobs.deployment import connected, deployment
 from tests.index.servers import LiteServer
 from tests.jobs.jobs import Job
 from tests.security.triton import TlsTriton
@@ -50,3 +50,12 @@ def test_nothing_goes_to_another_machine_in_plaintext(
     with pytest.raises(Misconfigured) as refusal, connected("default", tmp_path):
         pass
     assert refusal.value.reason is Reason.INSECURE_ADDRESS
+
+
+def test_the_stack_is_looked_for_where_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAFH_MILVUS_URI", raising=False)
+    monkeypatch.setenv("DAFH_DATA_DIR", str(tmp_path))
+    with pytest.raises(Misconfigured, match=str(tmp_path)):
+        deployment(None)
