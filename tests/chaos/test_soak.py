@@ -12,7 +12,7 @@ from dafh.imaging.phantom import phantoms
 from dafh.v1 import retrieval_service_pb2
 from tests.chaos.conftest import Site
 from tests.chaos.process import GatewayProcess
-from tests.gateway.filled import fill
+from tests.gateway.filled import PREFERRED, fill
 
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(3600)]
 CALLS = 100_000
@@ -35,7 +35,9 @@ def test_memory_and_files_do_not_grow(site: Site) -> None:
                     client.retrieve(dicom=files[number % len(files)])
                 else:
                     code = np.random.default_rng(number).bytes(8)
-                    query = retrieval_service_pb2.CodeQuery(code=code, bits=64, model_version=1)
+                    query = retrieval_service_pb2.CodeQuery(
+                        code=code, bits=64, model_version=PREFERRED
+                    )
                     client.retrieve(code=query)
 
             resident, opened = [], []

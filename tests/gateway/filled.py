@@ -6,7 +6,11 @@ from collections.abc import Iterable
 
 from dafh.client import Client
 from dafh.imaging.phantom import Phantom, phantoms
+from dafh.settings import ModelSettings
 from dafh.v1 import archive_service_pb2, retrieval_service_pb2
+
+#: Version that new archives are coded by.
+PREFERRED = ModelSettings().model_version
 
 
 def fill(client: Client, archive: str, count: int = 40, seed: int = 5) -> dict[str, Phantom]:

@@ -12,7 +12,7 @@ from dafh.client import Client
 from dafh.errors import DafhError, InvalidInput, Reason
 from dafh.imaging.phantom import Phantom
 from dafh.v1 import archive_pb2, archive_service_pb2, case_pb2
-from tests.gateway.filled import fill
+from tests.gateway.filled import PREFERRED, fill
 
 pytestmark = pytest.mark.stack
 
@@ -30,7 +30,7 @@ def reason_of(error: pytest.ExceptionInfo[DafhError]) -> Reason:
 
 
 def test_an_archive_is_as_it_was_created(client: Client, archive: archive_pb2.Archive) -> None:
-    assert (archive.name, archive.bits, archive.model_version) == ("archives/made", 32, 1)
+    assert (archive.name, archive.bits, archive.model_version) == ("archives/made", 32, PREFERRED)
     (coding,) = archive.codings
     assert coding.state == archive_pb2.Coding.STATE_LIVE
     assert (coding.bits, coding.case_count, len(coding.model_hash)) == (32, 0, 64)
@@ -59,7 +59,7 @@ def test_what_contradicts_an_archive_is_refused(
         client.delete_archive("archives/made", etag="0" * 16)
     assert reason_of(caught) is Reason.ARCHIVE_CHANGED
     with pytest.raises(DafhError) as caught:
-        client.switch_archive("archives/made", 2)
+        client.switch_archive("archives/made", 7)
     assert reason_of(caught) is Reason.CODING_NOT_FOUND
     with pytest.raises(DafhError) as caught:
         client.create_archive("another", model_version=9)
@@ -206,7 +206,9 @@ def test_a_selection_that_selects_nothing_is_refused(
 
 
 def test_models_are_listed(client: Client) -> None:
-    (model,) = client.list_models()
-    assert model == client.get_model("models/1")
-    assert model.preferred
-    assert (model.version, model.side, list(model.bits)) == (1, 128, [16, 32, 48, 64])
+    models = client.list_models()
+    assert {model.version for model in models} == {1, 2}
+    for model in models:
+        assert model == client.get_model(model.name)
+        assert model.preferred == (model.version == PREFERRED)
+        assert (model.side, list(model.bits)) == (128, [16, 32, 48, 64])

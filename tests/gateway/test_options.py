@@ -13,7 +13,7 @@ from dafh.errors import DafhError, InvalidInput, Reason
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.v1 import case_pb2, retrieval_service_pb2
 from tests.gateway.conftest import StartGateway
-from tests.gateway.filled import fill, places
+from tests.gateway.filled import PREFERRED, fill, places
 from tests.imaging.canaries import Canaries, png
 
 pytestmark = pytest.mark.stack
@@ -58,7 +58,7 @@ def test_a_cap_per_series_counts(client: Client, filled: dict[str, Phantom]) -> 
 def test_a_code_finds_what_its_image_finds(client: Client, filled: dict[str, Phantom]) -> None:
     encoded = client.encode(dicom=QUERY).hashes[-1]
     code = retrieval_service_pb2.CodeQuery(
-        code=encoded.code, bits=64, model_version=1, hash_output=encoded.hash_output
+        code=encoded.code, bits=64, model_version=PREFERRED, hash_output=encoded.hash_output
     )
     by_code = client.retrieve(archive=ARCHIVE, code=code)
     by_image = ask(client, include_same_patient=True)
@@ -72,15 +72,15 @@ def test_a_code_finds_what_its_image_finds(client: Client, filled: dict[str, Pha
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ({"code": bytes(8), "bits": 32, "model_version": 1}, Reason.CODE_LENGTH_MISMATCH),
-        ({"code": bytes(4), "bits": 32, "model_version": 1}, Reason.CODE_LENGTH_MISMATCH),
+        ({"code": bytes(8), "bits": 32, "model_version": PREFERRED}, Reason.CODE_LENGTH_MISMATCH),
+        ({"code": bytes(4), "bits": 32, "model_version": PREFERRED}, Reason.CODE_LENGTH_MISMATCH),
         ({"code": bytes(8), "bits": 64, "model_version": 7}, Reason.MODEL_NOT_LOADED),
         (
-            {"code": bytes(8), "bits": 64, "model_version": 1, "hash_output": [2.0] * 64},
+            {"code": bytes(8), "bits": 64, "model_version": PREFERRED, "hash_output": [2.0] * 64},
             Reason.ARGUMENT_INVALID,
         ),
         (
-            {"code": bytes(8), "bits": 64, "model_version": 1, "hash_output": [0.5] * 63},
+            {"code": bytes(8), "bits": 64, "model_version": PREFERRED, "hash_output": [0.5] * 63},
             Reason.ARGUMENT_INVALID,
         ),
     ],

@@ -12,7 +12,7 @@ from dafh.errors import InvalidInput, Reason
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.v1 import archive_service_pb2, retrieval_service_pb2
 from tests.gateway.conftest import StartGateway
-from tests.gateway.filled import fill
+from tests.gateway.filled import PREFERRED, fill
 
 pytestmark = pytest.mark.stack
 ARCHIVE = "pages"
@@ -61,7 +61,7 @@ def test_a_code_and_a_case_have_pages_too(client: Client, filled: dict[str, Phan
         question(
             {"archive": parent, "top_k": 9, "page_size": 4},
             code=retrieval_service_pb2.CodeQuery(
-                code=client.get_case(case).code, bits=64, model_version=1
+                code=client.get_case(case).code, bits=64, model_version=PREFERRED
             ),
         ),
     ):

@@ -31,7 +31,7 @@ from dafh_gateway import messages
 from dafh_gateway.backend import Backend
 from dafh_gateway.statuses import CODES, REASONS
 from tests.gateway.conftest import StartGateway
-from tests.gateway.filled import fill
+from tests.gateway.filled import PREFERRED, fill
 from tests.gateway.test_bad_input import report_without_pixels
 from tests.imaging.instances import write_instance
 
@@ -136,7 +136,7 @@ def no_coding(world: World) -> object:
 
 def short_code(world: World) -> object:
     world.client.create_archive("reasons")
-    code = retrieval_service_pb2.CodeQuery(code=bytes(2), bits=16, model_version=1)
+    code = retrieval_service_pb2.CodeQuery(code=bytes(2), bits=16, model_version=PREFERRED)
     return world.client.retrieve(archive="archives/reasons", code=code)
 
 
@@ -149,12 +149,12 @@ def incomplete(world: World) -> object:
     try:
         archives = Archives(connection, DEFAULT_TENANT)
         live = archives.get("reasons", soon).live
-        archives.add_coding(replace(live, model_hash="ab" * 32, model_version=2), soon)
+        archives.add_coding(replace(live, model_hash="ab" * 32, model_version=7), soon)
     finally:
         connection.close()
     client = world.start()
     world.patch.setattr(Backend, "encoder_of", lambda *_: None)
-    return client.switch_archive("archives/reasons", 2)
+    return client.switch_archive("archives/reasons", 7)
 
 
 def one_call_at_a_time(world: World) -> object:

@@ -28,6 +28,7 @@ from dafh.v1 import (
 from dafh_gateway.permissions import PERMISSIONS
 from dafh_gateway.server import DESCRIPTORS, Gateway
 from tests.gateway.conftest import beside
+from tests.gateway.filled import PREFERRED
 
 pytestmark = pytest.mark.stack
 METHODS = {method.full_name: method for one in DESCRIPTORS for method in one.methods}
@@ -128,7 +129,7 @@ def valid() -> dict[str, list[bytes]]:
             archive_service_pb2.DeleteArchiveRequest(name="archives/never-there")
         ),
         "ArchiveService.SwitchArchive": wire(
-            archive_service_pb2.SwitchArchiveRequest(name=ARCHIVE, model_version=1)
+            archive_service_pb2.SwitchArchiveRequest(name=ARCHIVE, model_version=PREFERRED)
         ),
         "ModelService.GetModel": wire(model_service_pb2.GetModelRequest(name="models/1")),
         "ModelService.ListModels": wire(model_service_pb2.ListModelsRequest()),
