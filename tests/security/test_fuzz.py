@@ -40,7 +40,8 @@ BLOBS = (b"", b"\0", bytes(8), b"DICM", IMAGE, IMAGE[:1000], b"\x89PNG\r\n\x1a\n
 PLAUSIBLE: dict[str, Any] = {
     "archive": "archives/fuzzed", "parent": "archives/fuzzed", "archive_id": "fuzzed-more",
     "page_token": "", "filter": 'modality = "CT"', "paths": "hits.distance", "view": 0,
-    "dicom": IMAGE, "bits": 64, "model_version": PREFERRED, "top_k": 5, "page_size": 2, "code": bytes(8),
+    "dicom": IMAGE, "bits": 64, "model_version": PREFERRED, "top_k": 5, "page_size": 2,
+    "code": bytes(8),
     "max_hits_per_patient": 2, "max_hits_per_series": 2, "max_distance": 40, "etag": "",
     "size_bytes": len(IMAGE), "format": 1, "offset": 0, "number": 1, "rule": 1,
 }  # fmt: skip
