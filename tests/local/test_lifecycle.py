@@ -20,6 +20,7 @@ import pytest
 from pymilvus import DataType, MilvusClient
 
 from dafh.security.keys import load_key
+from dafh.settings import ModelSettings
 from dafh.stack import Stack, read_stack
 from dafh_local.parts import PARTS
 from dafh_local.plan import shared_memory_prefix
@@ -31,6 +32,8 @@ from dafh_local.triton import SHARED_MEMORY
 pytestmark = pytest.mark.stack
 
 DAFH = str(Path(sys.executable).with_name("dafh"))
+#: What `dafh doctor` calls the version that is served.
+VERSION = f"model version {ModelSettings().model_version}"
 Answer = subprocess.CompletedProcess[str]
 
 
@@ -321,7 +324,7 @@ def test_doctor_finds_nothing_wrong_beside_a_running_stack(
     findings = {finding["name"]: finding for finding in json.loads(answer.stdout)}
     faults = [finding for finding in findings.values() if finding["level"] == "fault"]
     assert answer.returncode == 0, faults
-    for name in ("Triton's server", "Milvus Lite", "model version 1", "stack: gateway"):
+    for name in ("Triton's server", "Milvus Lite", VERSION, "stack: gateway"):
         assert findings[name]["level"] == "ok"
 
 
@@ -334,6 +337,6 @@ def test_doctor_says_what_to_do_about_what_is_missing(tmp_path: Path) -> None:
     findings = {finding["name"]: finding for finding in json.loads(answer.stdout)}
     assert answer.returncode == 1
     assert "dafh_local.install" in findings["Triton's server"]["remedy"]
-    assert "dafh export repository" in findings["model version 1"]["remedy"]
+    assert "dafh export repository" in findings[VERSION]["remedy"]
     assert findings["stack"]["level"] == "note"
     assert "dafh up" in findings["stack"]["remedy"]
