@@ -40,7 +40,8 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
 def job(new_job: NewJob, lite: LiteServer, triton: Triton, few: Path, tmp_path: Path) -> Job:
     """An archive of sixty phantoms, coded by version 1."""
     source = shutil.copytree(few, tmp_path / "source")
-    made = replace(new_job(lite, source), triton=triton.address)
+    first = {"DAFH_MODEL_VERSION": "1"}
+    made = replace(new_job(lite, source), triton=triton.address, settings=first)
     made.finish()
     return made
 
