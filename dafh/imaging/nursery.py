@@ -124,7 +124,7 @@ class Nursery:
     def close(self) -> None:
         """End the zygote and all workers."""
         # Wakes whoever waits for an answer; the zygote ends its workers, and then itself.
-        self._shut()
+        _shut(self._control)
         try:
             self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -133,13 +133,6 @@ class Nursery:
         with self._lock:
             self.lost = True
             self._control.close()
-
-    def _shut(self) -> None:
-        try:
-            self._control.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            # The other end is gone, or it was closed before.
-            return
 
 
 class Worker:
@@ -266,11 +259,7 @@ class Worker:
     def abandon(self) -> None:
         """Have whoever waits for it see it as `Died`; from any thread. It must be ended then."""
         self._abandoned = True
-        try:
-            self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            # The other end is gone, or it was closed before.
-            return
+        _shut(self._connection)
 
     def end(self) -> int | None:
         """End the process; return how it ended, as `Nursery.end`. Calling it again does nothing."""
@@ -311,3 +300,12 @@ def _left(until: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
+
+
+def _shut(connection: socket.socket) -> None:
+    """Wake whoever waits at a socket, on both ends."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # The other end is gone, or it was closed before.
+        return
