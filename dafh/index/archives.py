@@ -134,6 +134,10 @@ class Archives:
         """
         coding = self._own(coding)
         record = _existing(self._record(coding.archive, deadline))
+        while record.revision == 0:
+            known = record.model_copy(update={"created": _now()})
+            noted = self._noted(known, deadline) or self._record(coding.archive, deadline)
+            record = _existing(noted)
         found = record.find(coding.key)
         stored = record.coding(found) if found else self.get(coding.archive, deadline).live
         require_same(stored, coding)
@@ -345,9 +349,17 @@ class Archives:
             created=now,
             codings=(CodingRecord.of(coding, now),),
         )
+        return self._noted(record, deadline)
+
+    def _noted(self, record: ArchiveRecord, deadline: Deadline) -> ArchiveRecord | None:
+        """Write the first record of an archive; return ``None`` where somebody else was faster.
+
+        From then on everybody knows it by the same time of creation.
+        """
         try:
             record = self._write(record, {}, deadline)
-            self.pointer(coding.archive, deadline).move(coding, None, deadline)
+            first = record.coding(record.codings[0])
+            self.pointer(record.archive, deadline).move(first, None, deadline)
         except Outdated:
             return None
         return record

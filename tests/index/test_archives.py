@@ -10,6 +10,7 @@ from itertools import count
 
 import pytest
 
+from dafh.deadline import Deadline
 from dafh.errors import (
     Conflict,
     DafhError,
@@ -183,6 +184,24 @@ def test_all_who_create_one_archive_at_once_get_the_same(
         made = {call.result().live for call in calls}
     assert made == {coding}
     assert Archives(connection, "default").get(coding.archive, soon()).live == coding
+
+
+def test_who_opens_an_archive_that_is_being_created_knows_it_as_its_creator_does(
+    connection: Connection, new_coding: NewCoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives, coding = Archives(connection, "default"), new_coding()
+    make, seen = storage.make, []
+
+    def made(of: Connection, what: Coding, deadline: Deadline) -> None:
+        make(of, what, deadline)
+        monkeypatch.setattr(storage, "make", make)
+        assert Archives(connection, "default").open_or_create(coding, soon()) == coding
+        seen.append(archives.get(coding.archive, soon()).created)
+
+    monkeypatch.setattr(storage, "make", made)
+    archives.create(coding, soon())
+    assert seen == [archives.get(coding.archive, soon()).created]
+    assert seen[0] > 0
 
 
 def test_the_alias_points_to_the_live_coding(
