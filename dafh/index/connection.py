@@ -108,6 +108,8 @@ _PASSING = (
     "reason=channel",
     "reason=segment",
 )
+#: What pymilvus says where its own wait came to an end: for a collection to be loaded.
+_WAITED = ("wait for loading",)
 #: What gRPC says where two certificates do not go together.
 _DISTRUST = ("CERTIFICATE", "Verification", "TSI_DATA_CORRUPTED")
 
@@ -320,6 +322,8 @@ def _run(stage: str, deadline: Deadline, call: Callable[[float], Answer]) -> Ans
     try:
         return call(timeout)
     except MilvusException as error:
+        if _says(error.message, _WAITED):
+            deadline.remaining(stage)
         raise underway.fault or _translated(error, stage) from None
     finally:
         _UNDERWAY.reset(token)
@@ -349,7 +353,7 @@ def _translated(error: MilvusException, stage: str) -> DafhError:
             remedy="The administrator makes it, and gives the service's user its role there.",
             subject="milvus_database",
         )
-    if error.code in _NOT_READY or error.retriable or _says(error.message, _PASSING):
+    if error.code in _NOT_READY or error.retriable or _says(error.message, _PASSING + _WAITED):
         return Unavailable(
             Reason.INDEX_UNAVAILABLE, f"Milvus was not ready while {stage}.", remedy=_WAIT
         )

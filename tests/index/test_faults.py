@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pymilvus.client.grpc_handler import GrpcHandler
 
 from dafh.deadline import Deadline
-from dafh.errors import DeadlineExceeded, Overloaded, Reason, Unavailable
+from dafh.errors import DafhError, DeadlineExceeded, Overloaded, Reason, Unavailable
 from dafh.index.case import Case, Coding
 from dafh.index.endpoint import Endpoint
 from dafh.index.exact import ExactIndex
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Exclude, Query
 from tests.index.conftest import TICK
-from tests.index.servers import StandaloneServer
+from tests.index.servers import LiteServer, StandaloneServer
 
 if TYPE_CHECKING:
     from tests.index.servers import Server
@@ -208,3 +209,17 @@ def test_a_server_that_has_too_much_to_do_is_overloaded_at_once(
                 call()
             assert refusal.value.reason is Reason.OVERLOADED
             assert refusal.value.waiting_helps
+
+
+@pytest.mark.parametrize(("patience", "fault"), [(0.3, DeadlineExceeded), (30.0, Unavailable)])
+def test_a_load_that_does_not_end_is_waited_for_no_longer_than_any_call(
+    lite: LiteServer,
+    new_coding: NewCoding,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
+    fault: type[DafhError],
+) -> None:
+    monkeypatch.setattr(GrpcHandler, "get_loading_progress", lambda *_, **_named: 50)
+    monkeypatch.setattr("dafh.index.connection.LONGEST_CALL_S", 1.0)
+    with within(1.5), pytest.raises(fault):
+        MilvusIndex.open_or_create(lite.uri, new_coding(), Deadline.after(patience))
