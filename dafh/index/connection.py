@@ -107,6 +107,7 @@ _PASSING = (
     "reason=collection not found",
     "reason=channel",
     "reason=segment",
+    "find no available",
 )
 #: What pymilvus says where its own wait came to an end: for a collection to be loaded.
 _WAITED = ("wait for loading",)

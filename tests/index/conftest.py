@@ -28,8 +28,9 @@ PATIENCE_S = 20.0
 
 #: Milliseconds between the ticks that a Strong read waits for; the usual are 200.
 TICK = {"proxy": {"timeTickInterval": 20}}
-#: Seconds after which the parts of a server that stood still give each other up; the usual are 30.
-LEASES = {"common": {"session": {"ttl": 30}}}
+#: Seconds that a killed server's former life stands in the way of the next; the usual are 30. Who
+#: stands still for longer, or gets no processor, gives itself up and does not come back.
+LEASES = {"common": {"session": {"ttl": 5}}}
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +57,11 @@ def server(request: pytest.FixtureRequest) -> Server:
 @pytest.fixture(params=["lite", "standalone"])
 def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Return a server that the test may hurt, of each kind in turn."""
-    own = LiteServer(tmp_path) if request.param == "lite" else StandaloneServer(tmp_path, **TICK)
+    own = (
+        LiteServer(tmp_path)
+        if request.param == "lite"
+        else StandaloneServer(tmp_path, **TICK, **LEASES)
+    )
     with own:
         yield own
 
@@ -64,11 +69,7 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve
 @pytest.fixture(params=["lite", "standalone"])
 def patient_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Return a server of its own that goes on where it was after it stood still for seconds."""
-    own = (
-        LiteServer(tmp_path)
-        if request.param == "lite"
-        else StandaloneServer(tmp_path, **TICK, **LEASES)
-    )
+    own = LiteServer(tmp_path) if request.param == "lite" else StandaloneServer(tmp_path, **TICK)
     with own:
         yield own
 

@@ -293,8 +293,6 @@ class StandaloneServer(Server):
             "common": {
                 "storageType": "local",
                 "security": {"authorizationEnabled": True, "tlsMode": 2},
-                # Seconds that a killed server's former life stands in the way of the next.
-                "session": {"ttl": 2},
             },
             "tls": {
                 "serverPemPath": str(self.folder / "server.pem"),

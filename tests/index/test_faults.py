@@ -20,7 +20,7 @@ from dafh.index.endpoint import Endpoint
 from dafh.index.exact import ExactIndex
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Exclude, Query
-from tests.index.conftest import TICK
+from tests.index.conftest import LEASES, TICK
 from tests.index.servers import LiteServer, StandaloneServer
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def test_a_call_underway_when_the_server_is_killed_ends_at_once(
 def test_a_server_that_has_too_much_to_do_is_overloaded_at_once(
     tmp_path: Path, opened: Opened, new_coding: NewCoding, new_case: NewCase
 ) -> None:
-    with StandaloneServer(tmp_path, **TICK) as server:
+    with StandaloneServer(tmp_path, **TICK, **LEASES) as server:
         coding = new_coding()
         index, case = opened(server.endpoint, coding), new_case(coding, 1)
         index.upsert([case], Deadline.after(20))
