@@ -34,7 +34,7 @@ from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.image import IMAGING_VERSION
 from dafh.model.network import Dafh
 from dafh.settings import ModelSettings
-from dafh_export.checkpoint import load_checkpoint
+from dafh_export.checkpoint import Checkpoint, load_checkpoint
 from dafh_export.model_file import Precision, describe, model_hash
 from dafh_export.onnx import trace
 from dafh_export.precision import put_precision
@@ -73,10 +73,11 @@ def main(
     settings = ModelSettings()
     run = settings.model_repository / MODEL / str(version or settings.model_version)
     with tempfile.TemporaryDirectory(prefix="dafh-variants-") as name:
-        files = _files(run, Path(name))
+        checkpoint = load_checkpoint(run)
+        files = _files(checkpoint, run, Path(name))
         taken = _milliseconds(files)
         found = [
-            _measured(label, file, taken[label], manifest, root, run)
+            _measured(label, file, taken[label], manifest, root, checkpoint.network)
             for label, file in track(files.items(), "measuring", console=Console(stderr=True))
         ]
     (OUT / "variants.json").write_text(
@@ -87,10 +88,9 @@ def main(
     Console().print_json(data=[asdict(one) for one in found])
 
 
-def _files(run: Path, folder: Path) -> dict[str, Path]:
+def _files(checkpoint: Checkpoint, run: Path, folder: Path) -> dict[str, Path]:
     """Write the model file of each variant."""
     files: dict[str, Path] = {}
-    checkpoint = load_checkpoint(run)
     published = OnnxEncoder.of_file(run / MODEL_FILE).model
     for side in SIDES:
         model = trace(checkpoint.network, side)
@@ -121,14 +121,13 @@ def _milliseconds(files: dict[str, Path]) -> dict[str, float]:
 
 
 def _measured(
-    label: str, file: Path, milliseconds: float, manifest: Path, root: Path, run: Path
+    label: str, file: Path, milliseconds: float, manifest: Path, root: Path, network: Dafh
 ) -> Variant:
     encoder = OnnxEncoder.of_file(file, threads=2)
     splits = encode_manifest(manifest, root, encoder)
     side = encoder.model.side
     ceiling = None
     if label.startswith("fp32"):
-        network = load_checkpoint(run).network
         asking, answering = (_fused(network, splits[name], side) for name in ("query", "database"))
         ceiling = _macro_bar(splits, cosine_distances(asking, answering))
     query, database = splits["query"], splits["database"]

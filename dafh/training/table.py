@@ -44,7 +44,9 @@ class Row(BaseModel):
 
     #: What it is, for people.
     about: str
-    #: What differs from the table's common recipe; `weights` and `architecture` replace it whole.
+    #: Row from whose recipe this one starts.
+    like: str = ""
+    #: What differs from that, or from the table's common recipe; sections replace it whole.
     recipe: dict[str, Any] = {}
     #: Other settings that are tried besides the published one.
     variants: list[dict[str, Any]] = []
@@ -63,6 +65,12 @@ class Declared(BaseModel):
     #: Common to all rows; `epochs` is the full training.
     recipe: dict[str, Any]
     rows: dict[str, Row]
+
+    def settings(self, name: str) -> list[dict[str, Any]]:
+        """Return the recipe of each setting of a row, the published one first."""
+        row = self.rows[name]
+        start = self.settings(row.like)[0] if row.like else self.recipe
+        return [{**start, **row.recipe, **variant} for variant in ({}, *row.variants)]
 
 
 class Result(BaseModel):
@@ -107,11 +115,11 @@ def run_row(name: str, declared: Declared, bench: Bench) -> None:
     missing = [seed for seed in row.seeds if not result_file(bench, name, seed).exists()]
     if not missing:
         return
-    settings = [{**row.recipe, **variant} for variant in ({}, *row.variants)]
-    tuning = _tune(name, settings, declared, bench) if row.variants else [0.0]
+    settings = declared.settings(name)
+    tuning = _tune(name, settings, declared.tuning_epochs, bench) if row.variants else [0.0]
     best = int(np.argmax(tuning))
     for seed in missing:
-        recipe = Recipe.model_validate({**declared.recipe, **settings[best], "seed": seed})
+        recipe = Recipe.model_validate({**settings[best], "seed": seed})
         started = time.monotonic()
         run = bench.runs / f"{name}-{seed}"
         data = _train(run, recipe, bench)
@@ -133,15 +141,11 @@ def result_file(bench: Bench, name: str, seed: int) -> Path:
     return bench.results / f"{name}-{seed}.json"
 
 
-def _tune(
-    name: str, settings: list[dict[str, Any]], declared: Declared, bench: Bench
-) -> list[float]:
-    """Return what validation says of each setting after a short training."""
+def _tune(name: str, settings: list[dict[str, Any]], epochs: int, bench: Bench) -> list[float]:
+    """Return what validation says of each setting after a short training of the first stage."""
     said = []
     for number, setting in enumerate(settings):
-        recipe = Recipe.model_validate(
-            {**declared.recipe, **setting, "epochs": declared.tuning_epochs}
-        )
+        recipe = Recipe.model_validate({**setting, "epochs": epochs, "refit": None})
         run = bench.runs / f"{name}-setting-{number}"
         _train(run, recipe, bench)
         said.append(round(_last_validation(run)[CHOICE], 4))

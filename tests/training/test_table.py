@@ -22,6 +22,11 @@ TINY = Declared.model_validate(
         "recipe": {"side": 32, "epochs": 1, "batch": 8, "validate_every": 1},
         "rows": {
             "shipped": {"about": "ours", "features": True, "recipe": {"pairs": 2}},
+            "separate": {
+                "about": "ours, one length",
+                "like": "shipped",
+                "recipe": {"architecture": {"bits": [16]}},
+            },
             "dpsh": {
                 "about": "theirs",
                 "recipe": {"weights": {"dpsh": 1.0}},
@@ -90,10 +95,12 @@ def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None
 def test_the_committed_table_is_one_that_can_be_run() -> None:
     path = CHECKOUT / "recipes" / "table.toml"
     declared = Declared.model_validate(tomllib.loads(path.read_text()))
-    for row in declared.rows.values():
-        for variant in ({}, *row.variants):
-            Recipe.model_validate({**declared.recipe, **row.recipe, **variant})
+    for name in declared.rows:
+        for setting in declared.settings(name):
+            Recipe.model_validate(setting)
     assert len(declared.rows["shipped"].seeds) == 3
+    (without,) = declared.settings("without-cbam")
+    assert without["refit"] == declared.settings("shipped")[0]["refit"]
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "recipes").glob("*.toml")), ids=str)
