@@ -80,7 +80,7 @@ class Gateway:
                 *connection_ages(settings.connection_age),
                 # What a client sends ahead is held before a handler asks for it, outside of every
                 # budget of ours. Left to itself, gRPC lets a fast sender have tens of megabytes a
-                # stream (docs/decisions/0011-memory-of-messages.md).
+                # stream (docs/decisions/0016-memory-of-messages.md).
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", LOOKAHEAD),
             ],
