@@ -242,6 +242,24 @@ def test_values_outside_a_table_take_its_ends(make_instance: MakeInstance) -> No
     assert np.array_equal(render(data)[0], np.where(values > 100, 255, 0))
 
 
+def test_a_table_over_signed_values_begins_below_zero(make_instance: MakeInstance) -> None:
+    values = np.arange(-128, 128, dtype=np.int16).reshape(16, 16)
+    data = make_instance(values, VOILUTSequence=[table(np.array([0, 255]), -100, 8)])
+    assert np.array_equal(render(data)[0], np.where(values > -100, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [("HU", "default window 40/400"), ("US", "LINEAR_EXACT")]
+)
+def test_a_modality_table_says_what_its_values_count(
+    unit: str, expected: str, make_instance: MakeInstance
+) -> None:
+    lut = table(np.arange(4096), 0, 16)
+    lut.ModalityLUTType = unit
+    image = decode(make_instance(Modality="CT", ModalityLUTSequence=[lut]), side=16)
+    assert expected in next(step for step in image.applied if "window" in step)
+
+
 def test_a_palette_becomes_the_luminance_of_its_colours(make_instance: MakeInstance) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     ramp = (np.arange(256) * 257).astype("<u2")
