@@ -108,9 +108,13 @@ def _export_part(
         Cases were erased meanwhile: all parts have to run again.
     """
     if MANIFEST in store.names():
+        manifest = read_manifest(store)
+        if manifest.plan.coding == replace(index.coding, shared=False):
+            # Of a part that wrote its files, and was run again for another reason.
+            return manifest
         raise Conflict(
             Reason.DUMP_EXISTS,
-            "The folder holds a complete dump.",
+            "The folder holds a complete dump of something else.",
             remedy="Choose an empty folder.",
             subject="out",
         )

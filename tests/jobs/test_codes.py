@@ -155,6 +155,19 @@ def test_parts_of_an_export_are_one_export(archive: MilvusIndex) -> None:
     assert len(files[0]) == 9
 
 
+def test_a_part_that_is_run_again_after_the_end_has_nothing_to_do(archive: MilvusIndex) -> None:
+    words = ("export-codes", archive.coding.archive, "--out", "parts", "--json", "--shard")
+    dafh(*words, "0/2")
+    told = dafh(*words, "1/2")
+    files = {file.name: file.stat().st_mtime_ns for file in Path("parts").iterdir()}
+    assert dafh(*words, "0/2") == told
+    assert {file.name: file.stat().st_mtime_ns for file in Path("parts").iterdir()} == files
+    other = replace(archive.coding, archive=f"{archive.coding.archive}-other")
+    Archives(archive._connection, "default").create(other, soon())
+    with pytest.raises(Conflict):
+        dafh("export-codes", other.archive, *words[2:], "0/2")
+
+
 def test_an_object_store_takes_and_gives_an_export(archive: MilvusIndex) -> None:
     name = archive.coding.archive
     dafh("export-codes", name, "--out", "memory://codes-test/x")
