@@ -45,8 +45,6 @@ WARM_UP = 10
 BATCH = 32
 OUT = Path(__file__).resolve().parent.parent / "docs" / "performance"
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-#: Bits whose quality the plot shows.
-PLOTTED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +156,27 @@ def _fused(network: Dafh, rows: Rows, side: int) -> NDArray[np.float32]:
 
 
 def _draw(found: list[Variant], path: Path) -> None:
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    """Draw quality over time: a line for each length over the sides, and other precisions apart."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for one in found:
-        axes.scatter(one.milliseconds, one.macro_bar[PLOTTED])
-        axes.annotate(one.name, (one.milliseconds, one.macro_bar[PLOTTED]), xytext=(5, 5),
-                      textcoords="offset points")  # fmt: skip
-    axes.set_xlabel("ms an image, one core")
-    axes.set_ylabel(f"macro MAP@10 without {OUTSIDE_BAR[0]}, {PLOTTED} bits")
+    sides = [one for one in found if one.float_macro_bar is not None]
+    others = [one for one in found if one.float_macro_bar is None]
+    times = [one.milliseconds for one in sides]
+    axes.plot(times, [one.float_macro_bar for one in sides], "k--", label="float cosine")
+    for bits in reversed(BITS):
+        (line,) = axes.plot(
+            times, [one.macro_bar[bits] for one in sides], "o-", label=f"{bits} bits"
+        )
+        for one in others:
+            axes.plot(one.milliseconds, one.macro_bar[bits], "x", color=line.get_color())
+    axes.set_xticks(times, [f"{one.side}²\n{one.milliseconds:.1f} ms" for one in sides])
+    axes.set_xlabel(
+        f"side, and time of an image on one core (x: {', '.join(o.name for o in others)})"
+    )
+    axes.set_ylabel(f"macro MAP@10 without {OUTSIDE_BAR[0]}")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    axes.legend()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
