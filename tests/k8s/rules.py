@@ -5,6 +5,7 @@ What a schema can see is checked against the schemas; this is what schemas miss.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from tests.k8s.chart import Manifests, Part, Workload, selects
@@ -224,6 +225,50 @@ def who_asks_may_go_where_it_asks(manifests: Manifests) -> Iterator[str]:
                 one["spec"]["egress"], "to", 5353
             ):
                 yield f"{name_of(one)} does not let it look up names"
+
+
+#: Address in a variable or an argument: scheme, host, port.
+ADDRESS = re.compile(r"(\w+)://(?:/?)([\w.-]+)(?::(\d+))?")
+#: Variables with an address that stands for something, or that others ask.
+UNASKED = {"DAFH_JWT_ISSUER", "DAFH_RETRIEVE_URI"}
+#: Of a scheme, where an address names no port.
+PORTS = {"https": 443, "http": 80, "s3": 443}
+
+
+def asked(workload: Workload) -> Iterator[tuple[str, int]]:
+    """Yield addresses that a program is told to ask, and their ports."""
+    told = [value for name, value in workload.environment.items() if name not in UNASKED]
+    for words in [*told, *map(str, workload.main.get("args", []))]:
+        if found := ADDRESS.search(words):
+            yield words, int(found[3] or PORTS[found[1]])
+
+
+@rule
+def what_is_outside_may_be_asked(manifests: Manifests) -> Iterator[str]:
+    for workload in manifests.workloads():
+        for address, port in asked(workload):
+            if not any(
+                peers(one["spec"]["egress"], "to", port)
+                for one in policies(manifests, workload.component)
+            ):
+                yield f"{workload.name} may not reach {address}"
+
+
+@rule
+def who_scrapes_and_who_calls_from_outside_is_let_in(manifests: Manifests) -> Iterator[str]:
+    for service in manifests.of("Service"):
+        spec = service["spec"]
+        (component,) = {one.component for one in matched(manifests, spec["selector"])}
+        (policy,) = policies(manifests, component)
+        for port in spec["ports"]:
+            let_in = peers(policy["spec"]["ingress"], "from", port["port"])
+            if not let_in:
+                yield f"{name_of(policy)} lets nobody reach {name_of(service)}"
+            networks = {peer["ipBlock"]["cidr"] for peer in let_in if "ipBlock" in peer}
+            if missing := set(spec.get("loadBalancerSourceRanges", [])) - networks:
+                yield f"{name_of(policy)} keeps {sorted(missing)} from {name_of(service)}"
+        if spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") != "Local":
+            yield f"{name_of(service)} hides its callers from the policy"
 
 
 @rule

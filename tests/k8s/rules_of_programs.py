@@ -12,7 +12,7 @@ from dafh_gateway.server import GRACE
 from dafh_gateway.settings import GatewaySettings
 from dafh_gateway.siblings import END_S
 from dafh_jobs.stopping import RESUME
-from tests.k8s.chart import FULL_NAME, Manifests
+from tests.k8s.chart import Manifests
 from tests.k8s.programs import (
     SETTINGS,
     WrongUsage,
@@ -124,6 +124,16 @@ def what_listens_is_what_is_open(manifests: Manifests) -> Iterator[str]:
     for option in ("grpc-use-ssl", "grpc-use-ssl-mutual"):
         if arguments.get(option) != "true":
             yield f"Triton takes calls without --{option}"
+
+
+@rule
+def a_pod_that_came_later_is_found(manifests: Manifests) -> Iterator[str]:
+    # Names are looked up again by who connects again.
+    gateway, triton = manifests.workload("gateway"), manifests.workload("triton")
+    if not float(gateway.environment["DAFH_CONNECTION_AGE"]):
+        yield "apps stay with the gateways that they know"
+    if not any(str(word).startswith("--grpc-max-connection-age=") for word in triton.main["args"]):
+        yield "gateways stay with the Tritons that they know"
 
 
 _LISTENING = {"DAFH_LISTEN": "grpc", "DAFH_HTTP_LISTEN": "health"}
@@ -277,5 +287,5 @@ def a_scaler_asks_for_series_that_are_scraped(manifests: Manifests) -> Iterator[
     for one in manifests.of("HorizontalPodAutoscaler"):
         for metric in one["spec"]["metrics"]:
             labels = metric.get("external", {}).get("metric", {}).get("selector", {})
-            if labels and labels["matchLabels"] != {"service": FULL_NAME}:
-                yield f"{name_of(one)} asks for the metrics of another release"
+            if labels and labels["matchLabels"]["job"] not in scraped:
+                yield f"{name_of(one)} asks for {labels['matchLabels']}, which nobody scrapes"

@@ -10,8 +10,12 @@ import pytest
 import yaml
 
 from dafh.settings import CHECKOUT
-from tests.k8s.chart import Part, render_texts, values
+
+# Imported for the rules that they add to the table.
+from tests.k8s import rules_of_pods, rules_of_programs  # noqa: F401
+from tests.k8s.chart import NAMESPACE, Part, parse, render_texts, values
 from tests.k8s.programs import parse_command
+from tests.k8s.rules import breaches
 from tests.k8s.test_values import merged
 
 TEXT = (CHECKOUT / "docs" / "deploy.md").read_text()
@@ -55,8 +59,9 @@ def test_there_are_values_to_try() -> None:
 
 @pytest.mark.parametrize("block", VALUES)
 def test_its_values_install(block: str) -> None:
-    texts = render_texts(merged(values("minimal"), yaml.safe_load(block)))
-    assert "jobs.yaml" in texts
+    manifests = parse(render_texts(merged(values("minimal"), yaml.safe_load(block))))
+    assert "jobs" in {one.component for one in manifests.workloads()}
+    assert breaches(manifests) == {}
 
 
 def test_its_commands_are_those_that_dafh_has() -> None:
@@ -70,25 +75,39 @@ def test_the_rules_for_the_adapter_are_what_keda_would_ask() -> None:
     (block,) = [
         one for one in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "external" in one
     ]
-    told = {
-        rule["name"]["as"]: " ".join(rule["metricsQuery"].split())
-        for rule in yaml.safe_load(block)["rules"]["external"]
-    }
+    rules = yaml.safe_load(block)["rules"]["external"]
     scaled = merged(
         values("minimal"),
         {
-            "fullnameOverride": "dafh",
             "monitoring": {"serviceMonitor": True, "prometheusUrl": "http://prometheus:9090"},
-            "gateway": {"autoscaling": {"by": "keda"}},
-            "triton": {"autoscaling": {"by": "keda"}},
         },
     )
-    asked = {
-        " ".join(trigger["metadata"]["query"].replace('namespace="imaging",', "").split())
-        for one in yaml.safe_load_all(render_texts(scaled)["autoscaling.yaml"])
-        if one
+    asked = _autoscaling(scaled, "keda")
+    queries = {
+        " ".join(trigger["metadata"]["query"].split())
+        for one in asked
         for trigger in one["spec"]["triggers"]
         if "query" in trigger["metadata"]
     }
-    assert set(told.values()) == asked
-    assert set(told) == {"dafh_gateway_in_flight", "dafh_triton_queue_us"}
+    metrics = [
+        metric["external"]["metric"]
+        for one in _autoscaling(scaled, "hpa")
+        for metric in one["spec"]["metrics"]
+        if metric["type"] == "External"
+    ]
+    told = {}
+    for metric in metrics:
+        (query,) = (one["metricsQuery"] for one in rules if one["name"]["as"] == metric["name"])
+        # What the adapter puts there: the namespace of who asks, and the labels that it asks for.
+        labels = {"namespace": NAMESPACE} | metric["selector"]["matchLabels"]
+        matchers = ",".join(f'{name}="{value}"' for name, value in labels.items())
+        told[metric["name"]] = " ".join(query.replace("<<.LabelMatchers>>", matchers).split())
+    assert set(told.values()) == queries
+    assert set(told) == {one["name"]["as"] for one in rules}
+
+
+def _autoscaling(given: Part, by: str) -> list[Part]:
+    """Return what counts the replicas of both, some way."""
+    change = {name: {"autoscaling": {"by": by}} for name in ("gateway", "triton")}
+    texts = render_texts(merged(given, change))
+    return [one for one in yaml.safe_load_all(texts["autoscaling.yaml"]) if one]

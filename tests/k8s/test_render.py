@@ -109,6 +109,15 @@ def test_alerts_and_dashboard_are_those_of_the_project() -> None:
     assert {path.is_symlink() for path in (CHART / "files").iterdir()} == {True}
 
 
+def test_no_version_of_the_dependency_looks_tried_and_the_page_says_why() -> None:
+    """A lock would name one that nobody here could fetch; a site makes its own."""
+    assert not (CHART / "Chart.lock").exists()
+    assert not (CHART / "charts").exists()
+    page = (CHECKOUT / "docs" / "deploy.md").read_text()
+    assert "No `Chart.lock` is kept here" in page
+    assert "helm dependency build" in page
+
+
 def test_the_dependency_gets_its_values() -> None:
     chart = helm_python.Chart.load(with_dependency())
     told = chart.render(values("single-gpu"), name="rel", namespace=NAMESPACE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 import trustme
 
@@ -28,6 +31,9 @@ from tests.k8s.rules_of_programs import TRITON_METRICS
 
 pytestmark = pytest.mark.stack
 HOST = "rel-dafh-triton.imaging.svc"
+READY = grpc.ChannelConnectivity.READY
+#: Of a connection, where the chart says minutes.
+AGE_MS = 3_000
 #: Of the server from a wheel, which has the python backend only.
 OWN = ("--backend-directory", "--backend-config")
 
@@ -85,6 +91,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     words = [word.replace("--model-config-name=onnx", "--model-config-name=cpu") for word in words]
     words = [repository if "--model-repository" in word else word for word in words]
     words += [word for word in own.arguments if word.startswith(OWN)]
+    words = [re.sub(r"(?<=connection-age=)\d+", str(AGE_MS), word) for word in words]
     # On loopback, which in a pod it is not.
     words += [f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")]
     (folder / "bin").mkdir()
@@ -160,6 +167,24 @@ def test_who_has_our_certificate_is_served_and_nobody_else(served: Served) -> No
         stranger.loaded(Deadline.after(5))
     known.close()
     stranger.close()
+
+
+def test_a_connection_ends_so_that_names_are_looked_up_again(served: Served) -> None:
+    """A gateway finds Tritons that came later; its calls do not notice."""
+    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+    files = TlsFiles(*(served.folder / name for name in ("client.crt", "client.key", "ca.crt")))
+    options = (("grpc.ssl_target_name_override", HOST),)
+    channel = grpc.secure_channel(
+        f"127.0.0.1:{served.grpc}", client_credentials(files), options=options
+    )
+    with contextlib.closing(channel), contextlib.closing(served.client("client")) as client:
+        channel.subscribe(states.put, try_to_connect=True)
+        end, seen = time.monotonic() + 60, [states.get(timeout=20)]
+        while READY not in seen or seen[-1] is READY:
+            assert time.monotonic() < end, seen
+            assert client.loaded(Deadline.after(20)) == (1, 2)
+            with contextlib.suppress(queue.Empty):
+                seen.append(states.get(timeout=0.1))
 
 
 def test_what_is_counted_by_is_measured(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,13 @@ from tests.k8s.programs import SETTINGS, variables
 
 SCHEMA: Part = json.loads((CHART / "values.schema.json").read_text())
 
+#: Somebody in a policy; an identity provider.
+PEER: Part = {"ipBlock": {"cidr": "192.0.2.10/32"}}
+JWT: Part = {
+    "url": "https://login.example/keys",
+    "issuer": "https://login.example",
+    "audience": "dafh",
+}
 #: Change of the minimal example, and what Helm then says.
 REFUSED: dict[str, tuple[Part, tuple[str, ...]]] = {
     "a misspelt key": ({"gateway": {"replcas": 3}}, ("/gateway", "replcas", "not allowed")),
@@ -49,43 +57,92 @@ REFUSED: dict[str, tuple[Part, tuple[str, ...]]] = {
         {"index": {"uri": "http://milvus.example:19530"}},
         ("/index/uri", "https://"),
     ),
-    "two Milvus": ({"milvus": {"enabled": True}}, ("/index/uri", "must be ''")),
-    "no Milvus": ({"index": {"uri": ""}}, ("/index/uri", "minLength: got 0, want 1")),
+    "two Milvus": (
+        {"milvus": {"enabled": True}},
+        ("/index/uri", "empty, since milvus.enabled installs a Milvus"),
+    ),
+    "no Milvus": ({"index": {"uri": ""}}, ("/index/uri", "or set milvus.enabled to true")),
+    "a Milvus of ours, looked for elsewhere": (
+        {"milvus": {"enabled": True}, "index": {"uri": ""}, "networkPolicy": {"milvus": [PEER]}},
+        ("/networkPolicy/milvus", "let through by its labels"),
+    ),
     "callers whom nobody can tell apart": (
         {"identity": {"accounts": {"secretName": ""}}},
-        ("/identity/accounts/secretName", "minLength: got 0, want 1"),
+        ("/identity/accounts/secretName", "`dafh token`", "or set identity.jwt.url"),
     ),
     "tokens that are not checked": (
         {"identity": {"jwt": {"url": "https://login.example/keys"}}},
-        ("/identity/jwt/issuer", "/identity/jwt/audience"),
+        ("/identity/jwt/issuer", "/identity/jwt/audience", "a token is checked for its issuer"),
+    ),
+    "tokens that are not checked, with keys of a Secret": (
+        {"identity": {"jwt": {"secretName": "keys"}}},
+        ("/identity/jwt/issuer", "/identity/jwt/audience", "since identity.jwt.secretName is"),
     ),
     "keys of callers from two places": (
-        {
-            "identity": {
-                "jwt": {"url": "https://x", "secretName": "y", "issuer": "z", "audience": "z"}
-            }
-        },
-        ("/identity/jwt/secretName", "must be ''"),
+        {"identity": {"jwt": JWT | {"secretName": "y"}}},
+        ("/identity/jwt/secretName", "empty, since identity.jwt.url"),
+    ),
+    "an identity provider behind a policy": (
+        {"identity": {"jwt": JWT}},
+        ("/networkPolicy/identityProvider", "keeps the gateway from identity.jwt.url"),
     ),
     "no key of pseudonyms": (
         {"secrets": {"patientKey": {"secretName": ""}}},
-        ("/secrets/patientKey/secretName",),
+        ("/secrets/patientKey/secretName", "never optional"),
+    ),
+    "keys of page tokens from nowhere": (
+        {"secrets": {"pageKeys": {"keys": ["current"]}}},
+        ("/secrets/pageKeys/secretName", "the Secret that holds secrets.pageKeys.keys"),
+    ),
+    "a Secret with page keys of which none is named": (
+        {"secrets": {"pageKeys": {"secretName": "dafh-page-keys"}}},
+        ("/secrets/pageKeys/keys", "the newest first"),
     ),
     "KEDA without Prometheus": (
-        {"triton": {"autoscaling": {"by": "keda"}}},
-        ("/monitoring/prometheusUrl", "/monitoring/serviceMonitor", "must be true"),
+        {"triton": {"autoscaling": {"by": "keda"}}, "gateway": {"autoscaling": {"by": "keda"}}},
+        ("/monitoring/prometheusUrl", "/monitoring/serviceMonitor", "is keda, which asks there"),
+    ),
+    "counting by what nobody measures": (
+        {"triton": {"autoscaling": {"by": "hpa"}}, "gateway": {"autoscaling": {"by": "hpa"}}},
+        ("/monitoring/serviceMonitor", "or set gateway.autoscaling.inFlight to 0"),
     ),
     "cert-manager without an issuer": (
         {"tls": {"certManager": {"enabled": True}}},
-        ("/tls/certManager/issuer/name",),
+        ("/tls/certManager/issuer/name", "the name of an Issuer"),
     ),
-    "an Ingress without a host": (
-        {"ingress": {"enabled": True, "className": "nginx", "tlsSecretName": "x"}},
-        ("/ingress/host",),
+    "certificates from two places": (
+        {
+            "tls": {
+                "certManager": {"enabled": True, "issuer": {"name": "x"}},
+                "triton": {"secretName": "x"},
+                "client": {"secretName": "y"},
+            }
+        },
+        ("/tls/triton/secretName", "/tls/client/secretName", "since cert-manager makes it"),
+    ),
+    "an Ingress without all that it is": (
+        {"ingress": {"enabled": True}},
+        ("/ingress/className", "/ingress/host", "/ingress/tlsSecretName", "ingress.enabled"),
+    ),
+    "a route without all that it is": (
+        {"gatewayApi": {"enabled": True}},
+        ("/gatewayApi/parents", "/gatewayApi/hostnames", "/gatewayApi/caConfigMap"),
     ),
     "a collector behind a policy": (
         {"monitoring": {"otlpEndpoint": "http://collector:4317"}},
-        ("/networkPolicy/collector", "minItems"),
+        ("/networkPolicy/collector", "keeps the gateway from monitoring.otlpEndpoint"),
+    ),
+    "a balancer that may let nobody in": (
+        {"gateway": {"service": {"type": "LoadBalancer"}}},
+        ("/gateway/service/sourceRanges", "the policy lets nobody in from outside"),
+    ),
+    "networks of a balancer that is none": (
+        {"gateway": {"service": {"sourceRanges": ["192.0.2.0/24"]}}},
+        ("/gateway/service/sourceRanges", "only a LoadBalancer has them"),
+    ),
+    "a budget that keeps a node from ever being emptied": (
+        {"gateway": {"disruption": {"maxUnavailable": 0}}},
+        ("/gateway/disruption/maxUnavailable", "minimum: got 0, want 1"),
     ),
     "a job's name that is too long": (
         {"jobs": {"the-whole-archive-of-radiology": {"sources": ["/x"]}}},
@@ -102,7 +159,7 @@ REFUSED: dict[str, tuple[Part, tuple[str, ...]]] = {
     ),
     "shards of what has none": (
         {"jobs": {"b": {"command": "reindex", "sources": ["/x"], "model": 2, "shards": 2}}},
-        ("jobs.b: reindex cannot be divided into shards.",),
+        ("jobs.b: reindex cannot be divided into shards; leave them out.",),
     ),
     "more pods than shards": (
         {"jobs": {"b": {"sources": ["/x"], "parallelism": 3, "shards": 2}}},
@@ -115,6 +172,33 @@ REFUSED: dict[str, tuple[Part, tuple[str, ...]]] = {
             }
         },
         ("jobs.b:", "ReadWriteOnce", "journal.perPod"),
+    ),
+    "a bucket behind a policy": (
+        {"jobs": {"b": {"command": "export-codes", "out": "s3://exports/codes"}}},
+        ("jobs.b: the policy keeps jobs from s3://exports/codes", "networkPolicy.objectStores"),
+    ),
+    "images that are not mounted": (
+        {"jobs": {"b": {"sources": ["/data/in"], "volumes": [{"claim": "x", "path": "/dat"}]}}},
+        ("jobs.b: /data/in is in none of its `volumes`.",),
+    ),
+    "words of a command that has its own": (
+        {"jobs": {"b": {"command": "switch", "coding": "x", "arguments": ["--json"]}}},
+        ("jobs.b: switch makes its own arguments", "or set `command: dafh`"),
+    ),
+    "a version of which no plan is made": (
+        {"models": {"version": 2, "versions": [1]}},
+        ("models.version: 2 is not among models.versions", "add it there"),
+    ),
+    "a coding by a version of which no plan is made": (
+        {
+            "models": {"versions": [2]},
+            "jobs": {"b": {"command": "reindex", "model": 3, "sources": ["/x"]}},
+        },
+        ("jobs.b: model 3 is not among models.versions",),
+    ),
+    "a Triton that takes calls of anybody": (
+        {"triton": {"arguments": ["--grpc-use-ssl-mutual=false"]}},
+        ("triton.arguments: --grpc-use-ssl-mutual is set by the chart",),
     ),
     "no model repository": ({"models": {"claim": ""}}, ("models.claim", "models.image")),
 }
@@ -137,6 +221,26 @@ def test_it_is_refused_with_the_place_and_the_reason(case: str) -> None:
         render_texts(merged(values("minimal"), change))
     for words in told:
         assert words in str(caught.value)
+
+
+def test_each_contradiction_of_the_schema_has_been_told() -> None:
+    """Helm prints what `then` asks for, so that it says what to do; `if` is all that is wrong."""
+    told = ""
+    for change, _ in REFUSED.values():
+        with contextlib.suppress(helm_python.HelmRenderError):
+            try:
+                render_texts(merged(values("minimal"), change))
+            except helm_python.HelmValuesError as error:
+                told += str(error)
+    texts = {_remedy(one["then"]) for one in SCHEMA["allOf"]}
+    assert {text for text in texts if f"value must be '{text}'" not in told} == set()
+
+
+def _remedy(then: Part) -> str:
+    """Return what a condition asks for in words, at whatever place."""
+    while "const" not in then:
+        (then,) = then["properties"].values()
+    return str(then["const"])
 
 
 def objects(schema: Any, place: str = "") -> Iterator[tuple[str, Part]]:  # noqa: ANN401 - JSON

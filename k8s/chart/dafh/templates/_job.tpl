@@ -3,7 +3,9 @@
 {{/* What it is told. */}}
 {{- define "dafh.job.arguments" -}}
 {{- $job := . -}}
-{{- if eq $job.command "switch" -}}
+{{- if eq $job.command "dafh" -}}
+{{- toYaml $job.arguments -}}
+{{- else if eq $job.command "switch" -}}
 - archive
 - switch
 - {{ $job.archive }}
@@ -40,7 +42,9 @@
 - --labels={{ . }}
 {{- end }}
 {{- end }}
+{{- if ne $job.command "dafh" }}
 - --tenant={{ $job.tenant }}
+{{- end }}
 {{- if has $job.command (list "index" "reindex") }}
 - --journal=/var/lib/dafh/journal.sqlite
 - --report=/var/lib/dafh/report
@@ -48,6 +52,14 @@
 - --selection=/etc/dafh/selection/rules.toml
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Whether a folder is in one of its volumes. Called with (list job folder). */}}
+{{- define "dafh.job.mounted" -}}
+{{- $folder := printf "%s/" (index . 1 | trimSuffix "/") -}}
+{{- range (index . 0).volumes -}}
+{{- if hasPrefix (printf "%s/" (.path | trimSuffix "/")) $folder }}true{{ end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "dafh.job.spec" -}}

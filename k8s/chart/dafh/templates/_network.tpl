@@ -38,3 +38,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "dafh.milvus.port" -}}
 {{- regexFind "[0-9]+$" (include "dafh.milvus.uri" .) -}}
 {{- end -}}
+
+{{/* Port of whoever is behind an address. Called with (list given address usual). */}}
+{{- define "dafh.port" -}}
+{{- $told := regexFind ":[0-9]+" (index . 1) | trimPrefix ":" -}}
+{{- if index . 0 -}}{{ index . 0 }}{{- else -}}{{ default (index . 2) $told }}{{- end -}}
+{{- end -}}
