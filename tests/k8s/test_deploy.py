@@ -53,6 +53,19 @@ def test_the_sizes_follow_from_what_was_measured(exponent: int) -> None:
     assert f"| {' | '.join(cells)} |" in TEXT
 
 
+def test_the_gateway_is_sized_by_what_was_measured() -> None:
+    page = (CHECKOUT / "docs" / "gateway-benchmark.md").read_text()
+    _, _, costs = page.partition("where processor time goes")
+    measured = re.findall(r"^\| (?:CT|CT, JPEG 2000|128 x 128) \| ([\d.]+)", costs, re.MULTILINE)
+    text = " ".join(TEXT.split()).replace("×", "*").replace("÷", "/")  # noqa: RUF001 - the page's
+    (sentence,) = re.findall(r"decoder included: (.*?)\[gateway-benchmark", text)
+    assert re.findall(r"([\d.]+) ms", sentence) == measured
+    (figures,) = re.findall(r"CTs a second are (\d+) \* ([\d.]+) / ([\d.]+) = ([\d.]+)", text)
+    rate, seconds, aim, processors = map(float, figures)
+    assert seconds * 1000 == float(measured[0])
+    assert round(rate * seconds / aim, 1) == processors
+
+
 def test_there_are_values_to_try() -> None:
     assert len(VALUES) >= 3
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dafh_gateway.settings import GatewaySettings
-from tests.k8s.chart import CHART, CI, Part, manifests_of, render_texts, values
+from tests.k8s.chart import CHART, CI, Part, manifests_of, parse, render_texts, values
 from tests.k8s.programs import SETTINGS, variables
 
 SCHEMA: Part = json.loads((CHART / "values.schema.json").read_text())
@@ -241,6 +241,26 @@ def _remedy(then: Part) -> str:
     while "const" not in then:
         (then,) = then["properties"].values()
     return str(then["const"])
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "port"),
+    [
+        ("https://login.example/keys", 0, 443),
+        ("https://login.example:8443/keys", 0, 8443),
+        ("https://login.example:8443", 0, 8443),
+        ("https://[2001:db8::1]/keys", 0, 443),
+        ("https://[2001:db8::1]:8443/realms/a:1/keys", 0, 8443),
+        ("https://login.login.svc/keys", 8080, 8080),
+    ],
+)
+def test_a_policy_opens_the_port_of_an_address(url: str, given: int, port: int) -> None:
+    change = {
+        "identity": {"jwt": JWT | {"url": url}},
+        "networkPolicy": {"identityProvider": [PEER], "identityProviderPort": given},
+    }
+    policy = parse(render_texts(merged(values("minimal"), change))).one("NetworkPolicy", "-gateway")
+    assert {"to": [PEER], "ports": [{"port": port}]} in policy["spec"]["egress"]
 
 
 def objects(schema: Any, place: str = "") -> Iterator[tuple[str, Part]]:  # noqa: ANN401 - JSON

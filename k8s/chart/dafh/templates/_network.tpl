@@ -41,6 +41,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* Port of whoever is behind an address. Called with (list given address usual). */}}
 {{- define "dafh.port" -}}
-{{- $told := regexFind ":[0-9]+" (index . 1) | trimPrefix ":" -}}
+{{- $told := regexReplaceAll "^https?://[^/]*?(:([0-9]+))?(/.*)?$" (index . 1) "${2}" -}}
 {{- if index . 0 -}}{{ index . 0 }}{{- else -}}{{ default (index . 2) $told }}{{- end -}}
 {{- end -}}
