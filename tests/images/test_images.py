@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from dafh.imaging.decode import decode
 from dafh.settings import CHECKOUT
 from k8s.images import build
+from tests.imaging.encoders import ENCODERS, MOST_BITS, picture, write_compressed
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(900)]
 
 #: Bytes of the gateway's layers as a registry keeps and a node fetches them, and unpacked.
-MOST_PACKED, MOST_UNPACKED = 400_000_000, 700_000_000
+MOST_PACKED, MOST_UNPACKED = 400_000_000, 600_000_000
 #: Targets with Python in them.
 DEPLOYABLES = [target for target, image in build.TARGETS.items() if image.extra]
 
@@ -64,6 +66,30 @@ def test_its_commands_explain_themselves(
     images: dict[str, str], target: str, words: list[str], says: str
 ) -> None:
     assert says in run(images[target], *words)
+
+
+#: Tells what is in the files of a folder; each is decoded from the transfer syntax that it is in.
+DECODE = """
+import json, pathlib
+from dafh.imaging.decode import decode
+found = {path.name: decode(path.read_bytes(), side=64) for path in pathlib.Path("/data").iterdir()}
+print(json.dumps({name: image.content_sha256 for name, image in found.items()}))
+"""
+
+
+@pytest.mark.parametrize("target", DEPLOYABLES)
+def test_it_decodes_what_a_whole_installation_does(
+    images: dict[str, str], target: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    expected = {}
+    for syntax in ENCODERS:
+        bits = MOST_BITS.get(syntax, 12)
+        data = write_compressed([picture(96, 80, bits)], syntax, bits, {})
+        (tmp_path / syntax).write_bytes(data)
+        expected[syntax] = decode(data, side=64).content_sha256
+    options = (f"--volume={tmp_path}:/data:ro", "--entrypoint=python")
+    assert json.loads(run(images[target], "-P", "-c", DECODE, options=options)) == expected
 
 
 def test_the_gateway_says_what_it_lacks(images: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from tests.k8s.chart import (
     CI,
     NAMESPACE,
     manifests_of,
+    render_texts,
     texts_of,
     values,
     with_dependency,
@@ -134,6 +135,16 @@ def test_the_dependency_gets_its_values() -> None:
         "https://rel-milvus.imaging.svc:19530".removeprefix("https://").partition(":")[0]
         in (made["dnsNames"])
     )
+
+
+def test_tritons_are_replaced_for_other_models_and_not_for_another_preferred_one() -> None:
+    def rendered(**changed: object) -> str:
+        given = values("minimal")
+        given["models"] |= changed
+        return render_texts(given)["triton-deployment.yaml"]
+
+    assert rendered(version=1) == rendered()
+    assert rendered(versions=[1, 2]) != rendered()
 
 
 def test_notes_say_what_is_open() -> None:
