@@ -281,6 +281,27 @@ def test_every_object_is_closed_but_the_values_of_milvus() -> None:
     assert open_ones == ["/properties/milvus"]
 
 
+def nothings(given: Part) -> Iterator[tuple[str, Part]]:
+    """Yield for each value its name, and a change that leaves it empty."""
+    for key, value in given.items():
+        yield key, {key: None}
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", {key: change}) for name, change in nothings(value))
+
+
+#: What an operator fills as he likes: maps of labels, resources.
+FREE = ("models.image.resources.", "monitoring.dashboardLabels.")
+
+
+def test_a_key_with_nothing_after_it_is_refused() -> None:
+    """To Helm such a key takes the default away: `clients:` alone would open the gateway to all."""
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name, change in nothings(given):
+        if not name.startswith(FREE):
+            with pytest.raises(helm_python.HelmValuesError, match=f"'{name.split('.')[-1]}'"):
+                render_texts(merged(values("minimal"), change))
+
+
 def test_every_value_is_documented_by_a_default() -> None:
     given = yaml.safe_load((CHART / "values.yaml").read_text())
     keys = {key for key in SCHEMA["properties"] if key != "global"}
