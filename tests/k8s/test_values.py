@@ -183,7 +183,19 @@ REFUSED: dict[str, tuple[Part, tuple[str, ...]]] = {
     ),
     "words of a command that has its own": (
         {"jobs": {"b": {"command": "switch", "coding": "x", "arguments": ["--json"]}}},
-        ("jobs.b: switch makes its own arguments", "or set `command: dafh`"),
+        ("jobs.b: `arguments` says nothing to switch, but to dafh",),
+    ),
+    "a model for what is coded by that of the archive": (
+        {"jobs": {"b": {"sources": ["s3://x"], "model": 1}}},
+        ("jobs.b: `model` says nothing to index, but to reindex", "or set another `command`"),
+    ),
+    "a journal in two places": (
+        {"jobs": {"b": {"sources": ["s3://x"], "journal": {"claim": "x", "perPod": True}}}},
+        ("jobs.b: journal.claim names a claim, and journal.perPod",),
+    ),
+    "an image without a name": (
+        {"models": {"image": {"tag": "1"}}},
+        ("/models/image/repository", "or empty those, to use models.claim"),
     ),
     "a version of which no plan is made": (
         {"models": {"version": 2, "versions": [1]}},
