@@ -113,7 +113,7 @@ images: | $(BIN)/python ## Build the images, and a bill of materials of each, on
 	$(CONTAINERS) $(BIN)/python k8s/images/build.py export $(EXPORT_BASE:%=--base=%)
 
 test-images: $(EVERYTHING) $(STANDALONE)/.complete ## Run the images, and the chart's pod: as root, with podman.
-	$(CONTAINERS) $(BIN)/python -m pytest -m images tests/images
+	$(CONTAINERS) $(BIN)/python -m pytest --verbose --durations=12 -m images tests/images
 
 gpu-check: $(EVERYTHING) ## Measure the network on this machine's GPU; says so where there is none.
 	$(BIN)/python -m dafh_export.gpu_check --out out/gpu-check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import time
 import urllib.error
@@ -36,6 +37,7 @@ pytestmark = [pytest.mark.images, pytest.mark.stack, pytest.mark.timeout(900)]
 TRITON = f"{FULL_NAME}-triton.{NAMESPACE}.svc"
 GATEWAY = "gateway.example"
 CONTAINER = "gateway"
+PROCESSES = 2
 PHANTOMS = list(phantoms(12, 41))
 
 
@@ -79,7 +81,8 @@ def chart_values(milvus: StandaloneServer) -> dict[str, Any]:
     found["tls"] = {"milvus": {"secretName": "dafh-milvus-tls"}}
     # The name in Triton's certificate stays that of its Service, which is no name here.
     named = {"TRITON_SERVER_NAME": TRITON}
-    found["gateway"] |= {"drainSeconds": 3, "settings": named}
+    # Several processes, as by default.
+    found["gateway"] |= {"cpus": PROCESSES, "drainSeconds": 3, "settings": named}
     found["jobs"] = {
         "phantoms": {
             "command": "index",
@@ -128,7 +131,8 @@ def furnish(folder: Path, ca: trustme.CA, triton: Triton, milvus: StandaloneServ
     accounts = folder / "accounts"
     words = ["token", str(accounts), "test", "--role", "reader", "--role", "indexer"]
     token = CliRunner().invoke(commands(words), words).stdout.strip()
-    port, http = free_ports(2)
+    # The ports after that of HTTP are the processes' own.
+    port, http = sorted(free_ports(2))
     site = Site(
         folder,
         {
@@ -244,6 +248,17 @@ def test_it_is_nobody_and_can_write_nothing(cluster: Cluster, pod: Played) -> No
     assert (seen["no_new_privileges"], seen["seccomp"]) == ("1", "2")
     assert seen["modules"] == []
     assert seen["programs"] == []
+
+
+def test_each_processor_has_a_process_and_all_answer_as_one(cluster: Cluster, pod: Played) -> None:
+    url = f"http://127.0.0.1:{cluster.http}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        up = re.findall(r"^dafh_part_up\{(.*)\} 1\.0$", answer.read().decode(), re.MULTILINE)
+    found = {tuple(sorted(re.findall(r'(part|process)="(\w+)"', labels))) for labels in up}
+    parts = ("decoders", "milvus", "triton")
+    assert found == {
+        (("part", part), ("process", str(number))) for part in parts for number in range(PROCESSES)
+    }
 
 
 def test_it_is_back_after_a_kill(cluster: Cluster, pod: Played) -> None:
