@@ -140,3 +140,11 @@ def test_the_base_made_here_is_said_to_be_no_base_for_a_release() -> None:
     script = build.IMAGES / "debootstrap.sh"
     assert "for tests" in script.read_text()
     subprocess.run(["/bin/bash", "-n", script], check=True)
+
+
+def test_the_page_names_the_library_of_a_store_that_suits_ours() -> None:
+    """A release of s3fs wants the release of fsspec of its own version."""
+    pins = build.CONSTRAINTS.read_text()
+    page = (CHECKOUT / "docs" / "images.md").read_text()
+    (version,) = re.findall(r"s3fs==(\S+)", page)
+    assert f"\nfsspec=={version}\n" in pins

@@ -150,3 +150,9 @@ def test_tritons_are_replaced_for_other_models_and_not_for_another_preferred_one
 def test_notes_say_what_is_open() -> None:
     assert "networkPolicy.milvus names nobody" in texts_of("minimal")["NOTES.txt"]
     assert "networkPolicy.milvus names nobody" not in texts_of("production")["NOTES.txt"]
+
+
+def test_notes_say_that_an_object_store_wants_its_library() -> None:
+    told = "Jobs ask s3://: the image dafh-jobs-s3 must have the library"
+    assert told in texts_of("production")["NOTES.txt"]
+    assert "Jobs ask" not in texts_of("single-gpu")["NOTES.txt"]
