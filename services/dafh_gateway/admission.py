@@ -4,66 +4,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dafh.deadline import Deadline
 from dafh.errors import DeadlineExceeded, Overloaded, Reason
-
-#: How much the newest service time counts in the mean.
-NEWEST = 0.1
-
-
-class _Waiter:
-    """One call in line."""
-
-    def __init__(self) -> None:
-        self.woken = threading.Event()
-        self.refused = False
-        self.admitted = False
+from dafh_gateway.line import Line
 
 
 class Stage:
-    """Some places, and a line of calls that wait for one; tenants take turns.
-
-    Who would wait longer than `patience`, as things go, is refused at once: a caller is told to
-    come back rather than kept. Where the line is full, the last call of the tenant with the most in
-    it gives way to one of a tenant with fewer.
+    """Some places for calls, and a line before them (`dafh_gateway.line`); for many threads.
 
     Parameters
     ----------
     name
         What is done there, for messages and metrics.
-    places
-        Calls at once.
     line
-        Calls that may wait.
-    patience
-        Seconds.
+        The places.
     """
 
-    def __init__(self, name: str, places: int, line: int, patience: float) -> None:
+    def __init__(self, name: str, line: Line) -> None:
         self.name = name
-        self._free = places
-        self._places = places
         self._line = line
-        self._patience = patience
         self._lock = threading.Lock()
-        #: Tenant -> its calls in line; the tenant whose turn is next comes first.
-        self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
-        #: Seconds that a call holds a place.
-        self._mean = 0.0
 
     @property
     def waiting(self) -> int:
         """Calls in line."""
-        return sum(map(len, self._waiting.values()))
+        return self._line.waiting
 
     @property
     def busy(self) -> int:
         """Places that are taken."""
-        return self._places - self._free
+        return self._line.busy
 
     @contextmanager
     def place(self, tenant: str, deadline: Deadline, *, patient: bool = False) -> Iterator[None]:
@@ -77,76 +51,32 @@ class Stage:
         Raises
         ------
         Overloaded
-            The line is full, or too slow.
+            The line is too long.
         DeadlineExceeded
             The deadline passed in line, or the caller gave up.
         """
         self._enter(tenant, deadline, patient=patient)
-        began = time.monotonic()
         try:
             yield
         finally:
-            self._leave(time.monotonic() - began)
+            with self._lock:
+                self._line.leave()
 
     def _enter(self, tenant: str, deadline: Deadline, *, patient: bool) -> None:
         deadline.remaining(self.name)
         with self._lock:
-            if self._free and not self._waiting:
-                self._free -= 1
-                return
-            waiter = self._join(tenant, patient=patient)
+            waiter = self._line.arrive(tenant, patient=patient)
+        if waiter.admitted:
+            return
         # Past the deadline too the line must be left: a place given to nobody never comes back.
-        with deadline.stopping(waiter.woken.set), suppress(DeadlineExceeded):
-            waiter.woken.wait(min(deadline.remaining(self.name), threading.TIMEOUT_MAX))
+        with deadline.stopping(waiter.told.set), suppress(DeadlineExceeded):
+            waiter.told.wait(min(deadline.remaining(self.name), threading.TIMEOUT_MAX))
         with self._lock:
             if waiter.admitted:
                 return
-            if not waiter.refused:
-                self._quit(tenant, waiter)
+            self._line.quit(waiter)
         deadline.remaining(self.name)
-        raise self._full()
-
-    def _join(self, tenant: str, *, patient: bool) -> _Waiter:
-        """Put a call into the line."""
-        own = len(self._waiting.get(tenant, ()))
-        # Every other tenant gets a turn for each of ours.
-        ahead = sum(min(len(calls), own + 1) for calls in self._waiting.values())
-        if not patient and (ahead + 1) * self._mean / self._places > self._patience:
-            raise self._full()
-        if self.waiting >= self._line:
-            longest = max(self._waiting, key=lambda one: len(self._waiting[one]), default=tenant)
-            if len(self._waiting.get(longest, ())) <= own + 1:
-                raise self._full()
-            last = self._waiting[longest].pop()
-            last.refused = True
-            last.woken.set()
-        waiter = _Waiter()
-        self._waiting.setdefault(tenant, deque()).append(waiter)
-        return waiter
-
-    def _quit(self, tenant: str, waiter: _Waiter) -> None:
-        calls = self._waiting[tenant]
-        calls.remove(waiter)
-        if not calls:
-            del self._waiting[tenant]
-
-    def _leave(self, seconds: float) -> None:
-        with self._lock:
-            self._mean += (seconds - self._mean) * NEWEST
-            self._free += 1
-            if not self._waiting:
-                return
-            tenant, calls = next(iter(self._waiting.items()))
-            waiter = calls.popleft()
-            self._waiting.move_to_end(tenant)
-            if not calls:
-                del self._waiting[tenant]
-            self._free -= 1
-            waiter.admitted = True
-            waiter.woken.set()
-
-    def _full(self) -> Overloaded:
-        return overloaded(f"too many calls wait for {self.name}")
+        raise overloaded(f"too many calls wait for {self.name}")
 
 
 class Share:

@@ -25,6 +25,7 @@ from dafh_gateway import messages
 from dafh_gateway.admission import Stage
 from dafh_gateway.backend import Backend
 from dafh_gateway.call import Call
+from dafh_gateway.line import Line
 from dafh_gateway.masks import Mask
 from dafh_gateway.names import invalid, parse_archive, parse_case, parse_frame
 from dafh_gateway.observer import Observer
@@ -78,11 +79,14 @@ class Asking:
         self.observer = observer
         self._pages = pages
         self._addresses = messages.Addresses(settings.retrieve_uri)
-        line, patience = settings.max_waiting, settings.patience
-        self.queries = Stage("a query", settings.max_queries, line, patience)
-        self.decoding = Stage("decoding", settings.decode_workers, line, patience)
-        self.inference = Stage("inference", settings.max_inferences, line, patience)
-        self.searching = Stage("searching", settings.max_searches, line, patience)
+
+        def stage(name: str, places: int) -> Stage:
+            return Stage(name, Line(places, settings.max_waiting, settings.patience))
+
+        self.queries = stage("a query", settings.max_queries)
+        self.decoding = stage("decoding", settings.decode_workers)
+        self.inference = stage("inference", settings.max_inferences)
+        self.searching = stage("searching", settings.max_searches)
         self._encoded: Shared[tuple[Image, Encoded]] = Shared()
 
     def answer(

@@ -29,16 +29,18 @@ class LoadSettings(DecodeSettings):
     #: Open streams of `IndexCases`, and those of one tenant.
     max_streams: int = Field(default=16, ge=1)
     max_streams_per_tenant: int = Field(default=8, ge=1)
-    #: Queries that are worked on at once; further ones wait in line.
-    max_queries: int = Field(default_factory=lambda: 2 * processors() + 2, ge=1)
+    #: Queries that are worked on at once; further ones wait in line. More only make each slower
+    #: where Triton and Milvus compute on the same processors.
+    max_queries: int = Field(default_factory=processors, ge=1)
     #: Calls to Triton and to Milvus at once.
     max_inferences: int = Field(default=16, ge=1)
     max_searches: int = Field(default=16, ge=1)
-    #: Calls that may wait in line at each stage.
-    max_waiting: int = Field(default=64, ge=1)
-    #: Seconds that a call may have to wait in line, as things go, before it is refused: a caller
-    #: that comes back is better off than one that waits with all the others.
-    patience: float = Field(default=0.04, gt=0)
+    #: Queries that may wait in line in a burst; fewer than one tenant's calls, so that the line and
+    #: not the door says who is refused.
+    max_waiting: int = Field(default=40, ge=1)
+    #: Seconds for which a line is a burst: one that has stood for longer, never empty, is a flood,
+    #: and kept at three calls for each place (`dafh_gateway.line`).
+    patience: float = Field(default=1.0, gt=0)
     #: Bytes that messages and uploads in hand may take together.
     memory_budget: int = Field(default=1024 * MEBIBYTE, ge=64 * MEBIBYTE)
     #: Seconds that a call waits for its share of them.

@@ -121,6 +121,17 @@ def test_what_is_full_says_when_to_come_back(site: Site) -> None:
     assert patient.retrieve(dicom=files[0], include_same_patient=True).hits
 
 
+def test_callers_without_pause_are_not_refused_while_they_are_few(site: Site) -> None:
+    gateway = site.gateway(max_queries=2, patience=0.1)
+    client = site.client(gateway)
+    fill(client, "default", 3, 87)
+    files = [one.data for one in phantoms(60, 83)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda data: client.retrieve(dicom=data), files))
+    assert len(answers) == len(files)
+
+
 def test_a_full_queue_of_triton_is_said_to_be_full(site: Site) -> None:
     encoder = TritonEncoder(site.triton.address, 1)
     images = np.zeros((MAX_BATCH, 1, encoder.model.side, encoder.model.side), np.uint8)

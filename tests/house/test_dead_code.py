@@ -65,6 +65,7 @@ DECORATORS = [
     "@*.fixture",
     "@st.composite",
     "@rule",
+    "@invariant",
 ]
 
 

@@ -108,7 +108,7 @@ def parse_command(words: list[str]) -> dict[str, Any]:
 
 def gateway_stages() -> set[str]:
     """Return the names of the stages of a query, values of the label ``stage``."""
-    return set(re.findall(r' Stage\("([^"]+)"', (_GATEWAY / "asking.py").read_text()))
+    return set(re.findall(r'= stage\("([^"]+)"', (_GATEWAY / "asking.py").read_text()))
 
 
 def gateway_metrics() -> set[str]:
