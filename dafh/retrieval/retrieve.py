@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.encoding.calibration import agreement, ood_score
+from dafh.encoding.calibration import NEIGHBOURHOOD, agreement, ood_score
 from dafh.encoding.port import Encoded, Encoder, ModelVersion
 from dafh.errors import InvalidInput, NotFound, Reason
 from dafh.imaging.image import Image
@@ -187,9 +187,27 @@ class Retriever:
             options.max_hits_per_series,
             options.after,
         )
-        found = self._index.search(query, deadline)
-        probabilities = relevance(model, code.bits, found.hits)
+        found, nearest = self._search(query, deadline)
+        probabilities = relevance(model, code.bits, found.hits, nearest)
         return Answer(query, model, found, probabilities, reading)
+
+    def _search(self, query: Query, deadline: Deadline) -> tuple[Found, Sequence[Hit]]:
+        """Return an answer, and the first hits of the whole answer that it is cut from.
+
+        These vouch for each other, so that a hit is as probable on whatever page it is told.
+        """
+        whole = replace(query, max_distance=None, after=None, top_k=NEIGHBOURHOOD)
+        if query.after is not None:
+            return self._index.search(query, deadline), self._index.search(whole, deadline).hits
+        wide = replace(query, top_k=max(query.top_k, NEIGHBOURHOOD))
+        found = self._index.search(wide, deadline)
+        nearest = found.hits[:NEIGHBOURHOOD]
+        if len(nearest) < NEIGHBOURHOOD and query.max_distance is not None:
+            nearest = self._index.search(whole, deadline).hits
+        if found.ties_truncated and wide != query:
+            # Perhaps beyond what was asked for.
+            return self._index.search(query, deadline), nearest
+        return replace(found, hits=found.hits[: query.top_k]), nearest
 
 
 def read(image: Image, encoded: Encoded, row: int, bits: int, model: ModelVersion) -> Reading:
@@ -212,12 +230,22 @@ def read(image: Image, encoded: Encoded, row: int, bits: int, model: ModelVersio
     )
 
 
-def relevance(model: ModelVersion, bits: int, hits: Sequence[Hit]) -> tuple[float | None, ...]:
-    """Return for each hit the probability that it is relevant, where its case is labelled."""
-    backing = agreement([hit.case.label for hit in hits])
+def relevance(
+    model: ModelVersion, bits: int, hits: Sequence[Hit], nearest: Sequence[Hit]
+) -> tuple[float | None, ...]:
+    """Return for each hit the probability that it is relevant, where its case is labelled.
+
+    Parameters
+    ----------
+    nearest
+        The first hits of the whole answer, of which `hits` are a part: `NEIGHBOURHOOD` of them, or
+        all.
+    """
+    near = {hit.case.id: hit for hit in (*nearest, *hits)}
+    backing = dict(zip(near, agreement([hit.case.label for hit in near.values()]), strict=True))
     return tuple(
-        model.calibration.probability(bits, hit.distance, hit.score, backed)
+        model.calibration.probability(bits, hit.distance, hit.score, backing[hit.case.id])
         if hit.case.label
         else None
-        for hit, backed in zip(hits, backing, strict=True)
+        for hit in hits
     )

@@ -271,8 +271,11 @@ class Hit(_message.Message):
     hits of equal distance. `distance / bits` where the query has no hash output.
     """
     probability: _builtins.float
-    """Calibrated probability that the case is relevant, that is, of the query's class. Absent where
-    the archive has no labels or the model no calibration: no probability is not a low one.
+    """Calibrated probability that the case is relevant, that is, of the query's class. It follows from
+    the case's distance and score, and from how many of the query's ten nearest cases that may answer
+    share its label, so that it is the same on whatever page, and whatever `top_k` and `max_distance`
+    leave of the answer. Absent where the archive has no labels or the model no calibration: no
+    probability is not a low one.
     """
     @_builtins.property
     def case(self) -> _case_pb2.Case:

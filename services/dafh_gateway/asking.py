@@ -47,8 +47,6 @@ class Question:
     #: Length of this page, and of all that may still come with it.
     page: int
     left: int
-    #: What was asked, page apart.
-    fingerprint: str
     mask: Mask
     full: bool
 
@@ -214,8 +212,7 @@ class Asking:
             max_hits_per_series=_cap("max_hits_per_series", request.max_hits_per_series),
             after=after,
         )
-        asked = fingerprint(request, *PAGING)
-        return Question(archive, request, options, length, left, asked, mask, full)
+        return Question(archive, request, options, length, left, mask, full)
 
     def _by_image(
         self, question: Question, data: bytes, encoder: Encoder, index: CaseIndex, call: Call
@@ -299,7 +296,7 @@ class Asking:
         return self._pages.write(
             AnswerPage(
                 tenant=call.tenant,
-                request=question.fingerprint,
+                request=fingerprint(asked, *PAGING),
                 coding=coding.key,
                 query=named if page is None else page.query,
                 code=query.code.hex(),

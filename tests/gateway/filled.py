@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from dafh.client import Client
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.settings import ModelSettings
-from dafh.v1 import archive_service_pb2, retrieval_service_pb2
+from dafh.v1 import archive_service_pb2
 
 #: Version that new archives are coded by.
 PREFERRED = ModelSettings().model_version
@@ -24,8 +22,3 @@ def fill(client: Client, archive: str, count: int = 40, seed: int = 5) -> dict[s
     )
     cases = [result.indexed.cases[0] for result in results]
     return {case.name: one for case, one in zip(cases, made, strict=True)}
-
-
-def places(hits: Iterable[retrieval_service_pb2.Hit]) -> list[tuple[str, int, float]]:
-    """Return what orders hits; how probable each is depends on the others in its answer."""
-    return [(hit.case.name, hit.distance, hit.score) for hit in hits]

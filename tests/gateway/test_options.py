@@ -13,7 +13,7 @@ from dafh.errors import DafhError, InvalidInput, Reason
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.v1 import case_pb2, retrieval_service_pb2
 from tests.gateway.conftest import StartGateway
-from tests.gateway.filled import PREFERRED, fill, places
+from tests.gateway.filled import PREFERRED, fill
 from tests.imaging.canaries import Canaries, png
 
 pytestmark = pytest.mark.stack
@@ -46,7 +46,7 @@ def test_a_largest_distance_cuts_the_answer(client: Client, filled: dict[str, Ph
     everything = ask(client, top_k=40).hits
     border = everything[5].distance
     near = ask(client, top_k=40, max_distance=border).hits
-    assert places(near) == places(hit for hit in everything if hit.distance <= border)
+    assert list(near) == [hit for hit in everything if hit.distance <= border]
 
 
 def test_a_cap_per_series_counts(client: Client, filled: dict[str, Phantom]) -> None:

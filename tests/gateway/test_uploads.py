@@ -14,7 +14,7 @@ from dafh.client.requests import next_page, upload
 from dafh.errors import InvalidInput, Reason
 from dafh.imaging.phantom import Phantom, phantoms
 from dafh.v1 import retrieval_service_pb2
-from tests.gateway.filled import fill, places
+from tests.gateway.filled import fill
 from tests.imaging.instances import write_instance
 
 pytestmark = pytest.mark.stack
@@ -63,7 +63,7 @@ def test_the_pages_of_an_upload_follow_with_retrieve(
     first = send(client, upload(request))
     second = client.ask(next_page(request, first.next_page_token))
     whole = client.retrieve(archive=ARCHIVE, dicom=SMALL, top_k=9)
-    assert places([*first.hits, *second.hits]) == places(whole.hits)
+    assert [*first.hits, *second.hits] == list(whole.hits)
 
 
 def spoilt(change: Callable[[list[Part]], object]) -> list[Part]:

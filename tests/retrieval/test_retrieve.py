@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
+from dafh.encoding.calibration import Calibration, RelevanceCurve
 from dafh.encoding.port import ModelVersion
 from dafh.encoding.scripted import SIDE, ScriptedEncoder
 from dafh.errors import (
@@ -19,7 +22,7 @@ from dafh.imaging.image import Image, Metadata, PatientKey
 from dafh.index.case import CaseId, Coding
 from dafh.index.exact import ExactIndex
 from dafh.index.filters.parse import parse
-from dafh.index.port import Hit, Outcome
+from dafh.index.port import Found, Hit, Outcome, Query
 from dafh.ingest.ingest import Ingester, Item
 from dafh.retrieval.retrieve import Options, Retriever
 
@@ -79,6 +82,60 @@ def test_filter_limits_and_place_reach_the_index(index: ExactIndex) -> None:
     one_each = answer(Options(20, max_hits_per_patient=1))
     assert len({hit.case.patient_key for hit in one_each}) == len(one_each) == 10
     assert answer(Options(20, max_hits_per_series=3)) == everything[:3]
+
+
+class Calibrated(ScriptedEncoder):
+    """States probabilities, which other hits of the same label raise."""
+
+    @property
+    def model(self) -> ModelVersion:
+        curve = RelevanceCurve(intercept=1.0, distance=-2.0, score=-1.0, agreement=3.0)
+        return super().model.model_copy(update={"calibration": Calibration(relevance={64: curve})})
+
+
+def test_how_an_answer_is_cut_changes_no_probability() -> None:
+    index = ExactIndex(coding())
+    items = [Item(image(number), label="aab"[number % 3]) for number in range(40)]
+    Ingester.alone(ScriptedEncoder(), index).ingest(items, SOON)
+    retriever = Retriever(Calibrated(), index)
+
+    def stated(options: Options) -> list[tuple[Hit, float | None]]:
+        answer = retriever.by_image(lambda _: image(99), options, SOON)
+        return list(zip(answer.found.hits, answer.probabilities, strict=True))
+
+    whole = stated(Options(40))
+    assert len({probability for _, probability in whole}) > 10
+    assert stated(Options(3)) == whole[:3]
+    assert stated(Options(25)) == whole[:25]
+    for place in (0, 3, 8, 9, 30):
+        after = whole[place][0].position
+        assert stated(Options(5, after=after)) == whole[place + 1 : place + 6]
+        border = whole[place][0].distance
+        near = [one for one in whole if one[0].distance <= border]
+        assert stated(Options(40, max_distance=border)) == near
+        assert stated(Options(2, max_distance=border)) == near[:2]
+    # Who may answer at all is another thing: they vouch for each other.
+    few = stated(Options(40, filter=parse('label = "b"')))
+    assert {hit.case.label for hit, _ in few} == {"b"}
+    assert few[0][1] != dict(whole)[few[0][0]]
+
+
+class Crowded(ExactIndex):
+    """More cases than can be put in order lie where the fourth hit does."""
+
+    def search(self, query: Query, deadline: Deadline) -> Found:
+        return replace(super().search(query, deadline), ties_truncated=query.top_k > 3)
+
+
+def test_ties_beyond_the_answer_are_not_its_own() -> None:
+    index = Crowded(coding())
+    items = [Item(image(number)) for number in range(20)]
+    Ingester.alone(ScriptedEncoder(), index).ingest(items, SOON)
+    retriever = Retriever(ScriptedEncoder(), index)
+    for top_k in (3, 4):
+        answer = retriever.by_image(lambda _: image(99), Options(top_k), SOON)
+        assert len(answer.found.hits) == top_k
+        assert answer.found.ties_truncated == (top_k > 3)
 
 
 def test_an_unknown_patient_excludes_instance_and_study_only(index: ExactIndex) -> None:
