@@ -127,7 +127,7 @@ def case_of(row: Mapping[str, Any], bits: int) -> Case:
     """Return the case that a row, of the `FULL` fields at least, stores."""
     return Case(
         id=CaseId(row["id"]),
-        code=HashCode(packed_codes([row["code_word"]], bits).tobytes()),
+        code=HashCode(row["code_word"].to_bytes(_WORD_BYTES, "big", signed=True)[: bits // 8]),
         sop_instance_uid=row["sop_instance_uid"],
         study_instance_uid=row["study_instance_uid"],
         series_instance_uid=row["series_instance_uid"],

@@ -96,7 +96,7 @@ class Rows:
         """
         options = {"consistency_level": "Strong"} if strong else {}
 
-        def search(index: Index) -> list[dict[str, Any]]:
+        def search(index: Index) -> Any:  # noqa: ANN401 - pymilvus's own
             (hits,) = self._connection.call(
                 "searching the index",
                 deadline,
@@ -110,12 +110,15 @@ class Rows:
                 search_params=index.search_params,
                 **options,
             )
-            return list(hits)
+            return hits
 
         hits, index = self._ask(search, deadline)
-        rows = [{"id": hit["id"], **hit["entity"]} for hit in hits]
+        rows: list[dict[str, Any]] = [hit["entity"] for hit in hits]
+        # By column where pymilvus has them so: there are many more candidates than hits.
+        for row, key in zip(rows, hits.ids, strict=True):
+            row["id"] = key
         packed = packed_codes([row["code_word"] for row in rows], self._coding.bits)
-        measured = np.array([hit["distance"] for hit in hits], np.int64)
+        measured = np.array(hits.distances, np.int64)
         if not np.array_equal(measured, hamming(code, packed)):
             raise broken("A stored vector is not the code that its row carries.")
         return Nearest(rows, packed, int(measured.max(initial=-1)), index.approximate)
