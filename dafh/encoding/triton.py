@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from dafh.calls import WITHOUT_THREADS, only_answer
 from dafh.deadline import Deadline
 from dafh.encoding.port import (
     IMAGE,
@@ -33,9 +34,6 @@ from dafh.errors import (
 )
 from dafh.imaging.image import IMAGING_VERSION
 
-if TYPE_CHECKING:
-    from grpc import _CallFuture
-
 #: Largest batch of one request; ``max_batch_size`` of the model configuration.
 MAX_BATCH = 64
 
@@ -54,6 +52,7 @@ CHANNEL_OPTIONS = (
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # Connections that closed cannot be found again.
     ("grpc.use_local_subchannel_pool", 1),
+    WITHOUT_THREADS,
 )
 
 _PARAMETER = re.compile(version_parameter(0).replace("0", r"([1-9][0-9]*)"))
@@ -89,7 +88,13 @@ class TritonServer:
         # Servers take turns call by call: were inferences and questions to take turns together, one
         # server could get all inferences and the other all questions.
         self._channels = [_channel(address, credentials, server_name) for _ in range(2)]
-        self._inferring, self._stub = map(service_pb2_grpc.GRPCInferenceServiceStub, self._channels)
+        inferring, asking = self._channels
+        self._inferences = inferring.unary_stream(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(asking)
 
     def loaded(self, deadline: Deadline) -> tuple[int, ...]:
         """Return the versions of the model that are loaded.
@@ -197,16 +202,12 @@ class TritonServer:
             raise self._translated(call.code(), call.details() or "") from None
 
     def _infer(self, request: object, deadline: Deadline) -> Any:  # noqa: ANN401 - as above
-        """Run the model; a caller who gives up ends the call at once.
-
-        Such a call costs a thread, so that only one that takes time is made so.
-        """
-        call: _CallFuture[Any] = self._inferring.ModelInfer.future(
+        """Run the model; a caller who gives up ends the call at once."""
+        call = self._inferences(
             request, timeout=deadline.remaining("inference"), metadata=self._headers()
         )
         try:
-            with deadline.stopping(call.cancel):
-                return call.result()
+            return only_answer(call, deadline.stopping)
         except grpc.FutureCancelledError:
             deadline.remaining("inference")
             raise Unavailable(Reason.ENCODER_UNAVAILABLE, "The call to Triton was ended.") from None

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
 
-#: Runs a block, and calls what it is given where the block is to end early.
-Stopping = Callable[[Callable[[], object]], AbstractContextManager[None]]
+from dafh.calls import Stopping, only_answer
 
 
 class GivenUpWithCaller(grpc.Channel):
     """Another channel, whose unary calls can be cancelled while they block.
 
-    gRPC gives no handle on a blocking call, so each is made as a future and waited for.
-
     Parameters
     ----------
     channel
-        The other channel.
+        The other channel, with the option `dafh.calls.WITHOUT_THREADS`.
     stopping
         Entered for each call, with its `cancel`.
     """
@@ -30,7 +26,11 @@ class GivenUpWithCaller(grpc.Channel):
 
     def unary_unary(self, *arguments: Any, **named: Any) -> grpc.UnaryUnaryMultiCallable[Any, Any]:  # noqa: ANN401 - gRPC's own
         """Make a method of unary calls."""
-        return _UnaryUnary(self._channel.unary_unary(*arguments, **named), self._stopping)
+        return _UnaryUnary(
+            self._channel.unary_unary(*arguments, **named),
+            self._channel.unary_stream(*arguments, **named),
+            self._stopping,
+        )
 
     def unary_stream(
         self,
@@ -80,16 +80,20 @@ class GivenUpWithCaller(grpc.Channel):
 
 
 class _UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # generic in the stubs alone
-    def __init__(self, method: grpc.UnaryUnaryMultiCallable[Any, Any], stopping: Stopping) -> None:
-        self._method, self._stopping = method, stopping
+    def __init__(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Any, Any],
+        waited_for: grpc.UnaryStreamMultiCallable[Any, Any],
+        stopping: Stopping,
+    ) -> None:
+        self._method, self._waited_for, self._stopping = method, waited_for, stopping
 
     def __call__(self, request: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - gRPC's own
         return self.with_call(request, *arguments, **named)[0]
 
     def with_call(self, request: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - gRPC's own
-        call = self._method.future(request, *arguments, **named)
-        with self._stopping(call.cancel):
-            return call.result(), call
+        call = self._waited_for(request, *arguments, **named)
+        return only_answer(call, self._stopping), call
 
     def future(self, request: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - gRPC's own
         return self._method.future(request, *arguments, **named)
