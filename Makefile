@@ -57,14 +57,18 @@ fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings a
 	$(PIP) --quiet --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --duration $(DURATION)
 
-bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure; imaging on a full scale, the index on a small one.
+bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure all but large archives, in less than 25 minutes; writes docs/performance.md.
 	$(BIN)/python -m bench.imaging
-	$(BIN)/python -m bench.index
+	$(BIN)/python -m bench.index --full --step growth-1000 --step growth-10000 --step growth-100000
 	$(BIN)/python -m bench.jobs
+	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.rivals
+	$(BIN)/python -m bench.report
 
 bench-full: $(EVERYTHING) $(STANDALONE)/.complete ## Measure what is not kept in docs/performance yet; may be cut off.
 	$(BIN)/python -m bench.index --full
 	$(BIN)/python -m bench.jobs --full --work out/bench-jobs
+	$(BIN)/python -m bench.report
 
 evaluate: $(EVERYTHING) ## Measure the shipped model on CORPUS (manifest.csv and its images).
 	mkdir -p out/evaluation

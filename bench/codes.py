@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,18 @@ def corpus_outputs() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def real(count: int, seed: int) -> NDArray[np.uint8]:
     """Return packed codes uint8 ``[count, 8]`` made from those of the corpus."""
     outputs, classes = corpus_outputs()
+    made = [np.packbits(some > 0, axis=1) for some in varied(outputs, classes, count, seed)]
+    return np.concatenate(made)
+
+
+def varied(
+    outputs: NDArray[np.float32], classes: NDArray[np.int64], count: int, seed: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield `count` vectors in all, made from outputs float32 ``[N, F]`` of classes ``[N]``."""
     random = np.random.default_rng(seed)
     order = np.argsort(classes, kind="stable")
     first = np.searchsorted(classes[order], np.arange(classes.max() + 1))
     size = np.bincount(classes)
-    made = []
     for start in range(0, count, 1 << 18):
         length = min(1 << 18, count - start)
         own = random.integers(len(outputs), size=length)
@@ -68,9 +76,7 @@ def real(count: int, seed: int) -> NDArray[np.uint8]:
             order[first[kind] + (random.random(length) * size[kind]).astype(np.int64)]
             for _ in range(2)
         )
-        varied = outputs[own] + SPREAD * (outputs[one] - outputs[other])
-        made.append(np.packbits(varied > 0, axis=1))
-    return np.concatenate(made)
+        yield outputs[own] + SPREAD * (outputs[one] - outputs[other])
 
 
 def uniform(count: int, seed: int) -> NDArray[np.uint8]:

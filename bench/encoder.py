@@ -29,6 +29,7 @@ def main(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Model files; those published.")
     ] = None,
+    rounds: Annotated[int, typer.Option(help="Images of each.")] = ROUNDS,
 ) -> None:
     """Time model files."""
     published = sorted((ModelSettings().model_repository / MODEL).glob(f"*/{MODEL_FILE}"))
@@ -40,7 +41,7 @@ def main(
         everything = [output.name for output in session.get_outputs()]
         runs = {"all": everything, "bare": [name for name in everything if name != SALIENCY]}
         taken: dict[str, list[float]] = {name: [] for name in runs}
-        for turn in range(WARM_UP + ROUNDS):
+        for turn in range(WARM_UP + rounds):
             for name, outputs in runs.items():
                 started = time.perf_counter()
                 session.run(outputs, {IMAGE: image})

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 #: What the figures depend on, as installed; the standalone Milvus comes from its own pins.
-PACKAGES = ("faiss-cpu", "milvus-lite", "numpy", "pymilvus")
+PACKAGES = ("faiss-cpu", "grpcio", "milvus-lite", "numpy", "onnxruntime", "pymilvus")
 _STANDALONE = Path(__file__).resolve().parent.parent / "constraints-milvus.txt"
 
 

@@ -36,6 +36,7 @@ from bench.stock import CODING, cases, fill, grown, memory_of
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.index.archives import Archives
+from dafh.index.case import Coding
 from dafh.index.collection import collection_name, expression
 from dafh.index.connection import Connection
 from dafh.index.filters.parse import parse
@@ -59,7 +60,7 @@ CLIENTS = (1, 4, 16)
 #: Cases of the measurement of upserts; each batch as large as the product's.
 UPSERTED, UPSERT_BATCH = 20_000, 1_000
 #: Sizes of the archive that grows, and of the one of float vectors.
-SIZES = (10_000, 100_000, 1_000_000, 3_000_000, 10_000_000)
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 3_000_000, 10_000_000)
 FLOATS = 200_000
 FILTER = 'modality = "CT"'
 
@@ -210,12 +211,12 @@ def search_step(server: str, kind: str, rows: int) -> dict[str, Any]:
     return result
 
 
-def settle(connection: Connection) -> None:
+def settle(connection: Connection, coding: Coding = CODING) -> None:
     """Let a server seal, index and load all that it was given."""
-    name, never = collection_name(CODING), Deadline.never()
+    name, never = collection_name(coding), Deadline.never()
     connection.call("sealing", never, "flush", name)
     connection.call("releasing", never, "release_collection", name)
-    indexing = Indexing(connection, CODING)
+    indexing = Indexing(connection, coding)
     while facts := connection.call("waiting", never, "describe_index", name, "code"):
         if int(facts.get("pending_index_rows", 0)) == 0:
             break
@@ -223,15 +224,17 @@ def settle(connection: Connection) -> None:
     indexing.make_searchable(never)
 
 
-def bare(connection: Connection, index: Index, asking: list[HashCode]) -> dict[str, float]:
-    """Measure the server alone: ten keys and nothing else, without and with the tenant's term."""
+def asking_alone(
+    connection: Connection, coding: Coding, index: Index = EXACT
+) -> Callable[..., object]:
+    """Return what asks the server alone: for ten keys and nothing else, and by an expression."""
 
-    def ask(code: HashCode, *, which: str) -> object:
+    def ask(code: HashCode, which: str = "") -> object:
         return connection.call(
             "searching",
             Deadline.never(),
             "search",
-            collection_name(CODING),
+            collection_name(coding),
             data=[code.packed],
             anns_field="code",
             filter=which,
@@ -239,9 +242,15 @@ def bare(connection: Connection, index: Index, asking: list[HashCode]) -> dict[s
             search_params=index.search_params,
         )
 
+    return ask
+
+
+def bare(connection: Connection, index: Index, asking: list[HashCode]) -> dict[str, float]:
+    """Measure the server alone, without and with the tenant's term."""
+    ask, tenant = asking_alone(connection, CODING, index), expression(CODING)
     return {
         "p50_ms": round(median(times(partial(ask, which=""), asking)), 3),
-        "tenant_p50_ms": round(median(times(partial(ask, which=expression(CODING)), asking)), 3),
+        "tenant_p50_ms": round(median(times(partial(ask, which=tenant), asking)), 3),
     }
 
 
@@ -363,14 +372,14 @@ def small(rows: int) -> None:
     sys.stdout.write(report([told | one for one in found]) + "\n")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Run it."""
     parser = argparse.ArgumentParser(prog="python -m bench.index", description=__doc__)
     parser.add_argument("--full", action="store_true", help="go through all steps")
     parser.add_argument("--step", action="append", default=[], help="of --full, this one only")
     parser.add_argument("--page", action="store_true", help="write the page of what is kept")
     parser.add_argument("--rows", type=int, default=50_000, help="of the small archives")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.full:
         full(arguments.step)
     if arguments.full or arguments.page:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from bench.pictures import BOUND, DAFH, SERVER, drawn
 
 KEPT = Path(__file__).resolve().parent.parent / "docs" / "performance" / "index"
 PAGE = KEPT.parent / "index.md"
@@ -234,20 +235,20 @@ which every query carries (above)."""
 
 def _plot(growth: list[Result], path: Path) -> None:
     sizes = np.array([one["rows"] for one in growth], float)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
     beyond = np.geomspace(sizes[-1], BEYOND, 20)
-    for what, label, colour in (
-        ("faiss_p50_ms", "faiss BinaryFlat, 1 thread", "tab:gray"),
-        ("flat_p50_ms", "product, BIN_FLAT", "tab:blue"),
-        ("ivf_p50_ms", "product, BIN_IVF_FLAT", "tab:orange"),
-    ):
-        axes.loglog(sizes, [one[what] for one in growth], "o-", color=colour, label=label)
-        if sizes[-1] < LEAST:
-            continue
-        offset, slope = _line(growth, what)
-        axes.loglog(beyond, np.maximum(offset, 0) + slope * beyond, ":", color=colour)
-    axes.set(xlabel="cases (dotted: extrapolated)", ylabel="p50 of a query, ms")
-    axes.grid(visible=True, which="both", alpha=0.2)
-    axes.legend()
-    figure.savefig(path, metadata={"Date": None})
+    with drawn(path, 7, 4) as figure:
+        axes = figure.subplots()
+        for what, label, colour in (
+            ("faiss_p50_ms", "faiss BinaryFlat, 1 thread", BOUND),
+            ("flat_p50_ms", "product, BIN_FLAT", DAFH),
+            ("ivf_p50_ms", "product, BIN_IVF_FLAT", SERVER),
+        ):
+            axes.loglog(sizes, [one[what] for one in growth], "o-", color=colour, label=label)
+            if sizes[-1] < LEAST:
+                continue
+            offset, slope = _line(growth, what)
+            axes.loglog(beyond, np.maximum(offset, 0) + slope * beyond, ":", color=colour)
+        dotted = " (dotted: extrapolated)" if sizes[-1] >= LEAST else ""
+        axes.set(xlabel=f"cases{dotted}", ylabel="p50 of a query, ms")
+        axes.grid(visible=True, which="both", alpha=0.2)
+        axes.legend(frameon=False)

@@ -17,9 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from bench.environment import environment
+from bench.stack import DAFH, run, running
 from dafh.deadline import Deadline
 from dafh.encoding.triton import MAX_BATCH
 from dafh.imaging.decode import REPRESENTATIVE
@@ -42,29 +43,29 @@ from dafh_jobs.deployment import Servers, connected
 from dafh_jobs.job import Settings, Task
 from dafh_jobs.stopping import Stopping
 
-OUT = Path(__file__).resolve().parent.parent / "docs" / "performance" / "jobs"
-DAFH = str(Path(sys.executable).with_name("dafh"))
+OUT = Path(__file__).resolve().parent.parent / "docs" / "performance"
 #: Files of the comparison, how often it is made, and files of the measurement of memory.
-FILES, TURNS, SIZES = 1_500, 3, (1_000, 10_000)
-FULL = 100_000
+FILES, TURNS, SIZES = 1_500, 3, (1_000, 4_000)
+FULL = (10_000, 100_000)
 #: Seconds between looks at a process's memory.
 GLANCE = 0.2
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure, and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m bench.jobs")
+    parser = argparse.ArgumentParser(prog="python -m bench.jobs", description=__doc__)
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--full", action="store_true", help=f"memory up to {FULL} files")
+    parser.add_argument("--full", action="store_true", help=f"memory up to {FULL[-1]} files")
     parser.add_argument("--work", type=Path, help="folder for what a next run goes on with")
-    options = parser.parse_args()
-    sizes = (*options.sizes, FULL) if options.full else options.sizes
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the page and the JSON")
+    options = parser.parse_args(words)
+    sizes = (*options.sizes, *FULL) if options.full else options.sizes
     with ExitStack() as end:
         scratch = Path(end.enter_context(tempfile.TemporaryDirectory(prefix="dafh-bench-")))
         work = options.work or scratch
         work.mkdir(parents=True, exist_ok=True)
-        end.enter_context(stack(scratch))
+        end.enter_context(running(scratch))
 
         def known(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             """Return a figure, of a former run where it got that far."""
@@ -85,25 +86,10 @@ def main() -> None:
                 known(f"memory-{size}", partial(memory, scratch, work, size)) for size in sizes
             ],
         }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    OUT.with_suffix(".md").write_text(page(found))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "jobs.json").write_text(json.dumps(found, indent=1) + "\n")
+    (options.out / "jobs.md").write_text(page(found))
     sys.stdout.write(page(found))
-
-
-@contextmanager
-def stack(work: Path) -> Iterator[None]:
-    """Run the embedded stack."""
-    run("up", "--detach", "--port", "0", "--data-dir", str(work))
-    try:
-        yield
-    finally:
-        run("down", "--data-dir", str(work))
-
-
-def run(*words: str) -> None:
-    """Run a command."""
-    subprocess.run([DAFH, *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def phantoms(work: Path, count: int) -> Path:

@@ -10,13 +10,14 @@ its own; both are bound to one core each.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import multiprocessing
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
@@ -77,17 +78,24 @@ def serve_asyncio(pipe: Connection, blocking: float) -> None:
     asyncio.run(main())
 
 
+SERVERS: dict[str, Callable[[Connection, float], None]] = {
+    "threads": serve_threads,
+    "asyncio": serve_asyncio,
+}
+
+
 def _until_told(pipe: Connection) -> None:
     while pipe.recv() != "stop":
         used = resource.getrusage(resource.RUSAGE_SELF)
         pipe.send(used.ru_utime + used.ru_stime)
 
 
-def measure(kind: str, size: int, blocking: float) -> tuple[float, float]:
+def measure(kind: str, size: int, blocking: float, seconds: float = SECONDS) -> tuple[float, float]:
     """Return calls per second and processor microseconds of the server per call."""
     ours, theirs = multiprocessing.Pipe()
-    target = {"threads": serve_threads, "asyncio": serve_asyncio}[kind]
-    process = multiprocessing.get_context("fork").Process(target=target, args=(theirs, blocking))
+    process = multiprocessing.get_context("fork").Process(
+        target=SERVERS[kind], args=(theirs, blocking)
+    )
     process.start()
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(process.pid or 0, cores[:1])
@@ -104,9 +112,9 @@ def measure(kind: str, size: int, blocking: float) -> tuple[float, float]:
             return done
 
         with ThreadPoolExecutor(IN_FLIGHT) as clients:
-            list(clients.map(ask, [time.monotonic() + 1.0] * IN_FLIGHT))
+            list(clients.map(ask, [time.monotonic() + seconds / 4] * IN_FLIGHT))
             before, began = _used(ours), time.monotonic()
-            done = sum(clients.map(ask, [began + SECONDS] * IN_FLIGHT))
+            done = sum(clients.map(ask, [began + seconds] * IN_FLIGHT))
             took, spent = time.monotonic() - began, _used(ours) - before
     ours.send("stop")
     process.join(10)
@@ -119,14 +127,17 @@ def _used(pipe: Connection) -> float:
     return seconds
 
 
-def main(kinds: Iterable[str] = ("threads", "asyncio")) -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.servers", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement")
+    seconds: float = parser.parse_args(words).seconds
     sys.stdout.write("| message | blocking | server | calls/s | µs of processor a call |\n")
     sys.stdout.write("|---|---|---|---|---|\n")
     for size in SIZES:
         for blocking in (0.0, BLOCKING_S):
-            for kind in kinds:
-                rate, spent = measure(kind, size, blocking)
+            for kind in SERVERS:
+                rate, spent = measure(kind, size, blocking, seconds)
                 row = (f"{size} B", f"{1000 * blocking:g} ms", kind, f"{rate:.0f}", f"{spent:.0f}")
                 sys.stdout.write(f"| {' | '.join(row)} |\n")
                 sys.stdout.flush()

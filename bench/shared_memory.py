@@ -10,6 +10,7 @@ processor time that sender and server spent on it, and how much of both the shor
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import shared_memory
 
 from bench.environment import environment
+from bench.processes import spent
 from dafh.encoding.port import IMAGE, LOGITS, MODEL, hash_tensor
 from dafh.encoding.triton import CHANNEL_OPTIONS, MAX_BATCH
 from tests.chaos.triton import Triton
@@ -47,8 +49,11 @@ class Cost:
     server: float
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.shared_memory", description=__doc__)
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each way")
+    turns: int = parser.parse_args(words).turns
     images = np.random.default_rng(0).integers(0, 256, (MAX_BATCH, 1, SIDE, SIDE), dtype=np.uint8)
     with (
         tempfile.TemporaryDirectory(prefix="dafh-bench-") as folder,
@@ -58,7 +63,7 @@ def main() -> None:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with mapped(stub, images) as by_region:
             ways = {"message": lambda: stub.ModelInfer(request(images)), "region": by_region}
-            found = compared(ways, triton.pid)
+            found = compared(ways, triton.pid, turns)
     about = environment()
     sys.stdout.write(f"{about['date']}: {about['machine']}; {MAX_BATCH} images of {SIDE}\u00b2\n")
     for name, cost in found.items():
@@ -117,14 +122,14 @@ def mapped(stub: service_pb2_grpc.GRPCInferenceServiceStub, images: np.ndarray) 
         shared_memory.destroy_shared_memory_region(handle)
 
 
-def compared(ways: dict[str, Send], server: int) -> dict[str, Cost]:
+def compared(ways: dict[str, Send], server: int, turns: int) -> dict[str, Cost]:
     """Return what each way costs a batch, the ways by turns."""
     for send in ways.values():
         send()
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name, send in ways.items():
-            wall, sender, served = [], time.process_time(), processor(server)
+            wall, sender, served = [], time.process_time(), spent(server)
             for _ in range(BATCHES):
                 began = time.perf_counter()
                 send()
@@ -133,28 +138,13 @@ def compared(ways: dict[str, Send], server: int) -> dict[str, Cost]:
                 Cost(
                     min(wall),
                     1e3 * (time.process_time() - sender) / BATCHES,
-                    1e3 * (processor(server) - served) / BATCHES,
+                    1e3 * (spent(server) - served) / BATCHES,
                 )
             )
     return {
         name: Cost(*(median(getattr(one, part) for one in some) for part in Cost.__slots__))
         for name, some in costs.items()
     }
-
-
-def processor(pid: int) -> float:
-    """Return the seconds of processor time of a process and those that it started."""
-    used = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if pid in (int(entry.name), int(fields[1])):
-            used += int(fields[11]) + int(fields[12])
-    return used / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

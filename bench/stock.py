@@ -63,14 +63,19 @@ def grown(empty: Memory, full: Memory) -> dict[str, int]:
     }
 
 
-def columns(codes: NDArray[np.uint8], seed: int) -> dict[str, list[object]]:
-    """Return the values of every field for codes uint8 ``[N, 8]``."""
+def columns(
+    codes: NDArray[np.uint8], seed: int, coding: Coding = CODING
+) -> dict[str, list[object]]:
+    """Return the values of every field for codes uint8 ``[N, bits / 8]``."""
     count = len(codes)
     random = np.random.default_rng(seed)
     hexadecimal = random.bytes(48 * count).hex()
     patients = random.bytes(32 * (count // _OF_A_PATIENT + 1)).hex()
     digits = f"{int.from_bytes(random.bytes(1024), 'big'):02000}"
-    words = codes.reshape(count, -1).view(">i8").ravel().tolist()
+    # As `dafh.index.collection.code_word`, of all at once.
+    wide = np.zeros((count, 8), np.uint8)
+    wide[:, : codes.shape[1]] = codes
+    words = wide.view(">i8").ravel().tolist()
     ids = [hexadecimal[start : start + 32] for start in range(0, 96 * count, 96)]
 
     def uid(kind: int, number: int) -> str:
@@ -82,8 +87,8 @@ def columns(codes: NDArray[np.uint8], seed: int) -> dict[str, list[object]]:
         "id": list(ids),
         "code": [row.tobytes() for row in codes],
         "code_word": list(words),
-        "tenant": [CODING.tenant] * count,
-        "key_id": [CODING.key_id] * count,
+        "tenant": [coding.tenant] * count,
+        "key_id": [coding.key_id] * count,
         "patient_key": [
             patients[64 * (n // _OF_A_PATIENT) : 64 * (n // _OF_A_PATIENT) + 64] for n in numbers
         ],
@@ -103,13 +108,15 @@ def columns(codes: NDArray[np.uint8], seed: int) -> dict[str, list[object]]:
     return made
 
 
-def fill(connection: Connection, codes: NDArray[np.uint8], *, first: int = 0) -> None:
-    """Put rows with these codes into the collection of `CODING`; no two fills may share `first`."""
-    name, stored = collection_name(CODING), fields_of(CODING)
+def fill(
+    connection: Connection, codes: NDArray[np.uint8], *, first: int = 0, coding: Coding = CODING
+) -> None:
+    """Put rows with these codes into a coding's collection; no two fills may share `first`."""
+    name, stored = collection_name(coding), fields_of(coding)
     # What is not loaded is not kept in memory a second time while it comes.
     connection.call("releasing", Deadline.never(), "release_collection", name)
     for start in range(0, len(codes), BATCH):
-        values = columns(codes[start : start + BATCH], (first + start) // BATCH)
+        values = columns(codes[start : start + BATCH], (first + start) // BATCH, coding)
         entities = [
             {"name": field.name, "type": FIELD_TYPES[field.kind], "values": values[field.name]}
             for field in stored

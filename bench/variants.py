@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -66,31 +67,37 @@ def main(
     manifest: Annotated[Path, typer.Option(help="CSV with file, class, split.", exists=True)],
     root: Annotated[Path, typer.Option(help="Folder that the files are relative to.", exists=True)],
     version: Annotated[int, typer.Option(help="Model version whose weights to take.")] = 0,
+    side: Annotated[list[int] | None, typer.Option(help="Sides in fp32; four of them.")] = None,
+    rounds: Annotated[int, typer.Option(help="Images of each time.")] = ROUNDS,
+    out: Annotated[Path, typer.Option(help="Folder of the JSON.")] = OUT,
+    pictures: Annotated[Path, typer.Option(help="Folder of the plot.")] = IMAGES,
 ) -> None:
     """Measure the variants of a published version."""
     settings = ModelSettings()
     run = settings.model_repository / MODEL / str(version or settings.model_version)
     with tempfile.TemporaryDirectory(prefix="dafh-variants-") as name:
         checkpoint = load_checkpoint(run)
-        files = _files(checkpoint, run, Path(name))
-        taken = _milliseconds(files)
+        files = _files(checkpoint, run, Path(name), side or SIDES)
+        taken = _milliseconds(files, rounds)
         found = [
             _measured(label, file, taken[label], manifest, root, checkpoint.network)
             for label, file in track(files.items(), "measuring", console=Console(stderr=True))
         ]
-    (OUT / "variants.json").write_text(
+    (out / "variants.json").write_text(
         json.dumps({"version": int(run.name), "variants": [asdict(one) for one in found]}, indent=2)
         + "\n"
     )
-    _draw(found, IMAGES / "variants.png")
+    _draw(found, pictures / "variants.png")
     Console().print_json(data=[asdict(one) for one in found])
 
 
-def _files(checkpoint: Checkpoint, run: Path, folder: Path) -> dict[str, Path]:
+def _files(
+    checkpoint: Checkpoint, run: Path, folder: Path, sides: Sequence[int]
+) -> dict[str, Path]:
     """Write the model file of each variant."""
     files: dict[str, Path] = {}
     published = OnnxEncoder.of_file(run / MODEL_FILE).model
-    for side in SIDES:
+    for side in sides:
         model = trace(checkpoint.network, side)
         update = {"side": side, "hash": model_hash(model), "imaging_version": IMAGING_VERSION}
         describe(model, published.model_copy(update=update))
@@ -101,7 +108,7 @@ def _files(checkpoint: Checkpoint, run: Path, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _milliseconds(files: dict[str, Path]) -> dict[str, float]:
+def _milliseconds(files: dict[str, Path], rounds: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     sessions = {label: open_session(file) for label, file in files.items()}
     images = {
@@ -109,7 +116,7 @@ def _milliseconds(files: dict[str, Path]) -> dict[str, float]:
         for label, session in sessions.items()
     }
     taken: dict[str, list[float]] = {label: [] for label in files}
-    for turn in range(WARM_UP + ROUNDS):
+    for turn in range(WARM_UP + rounds):
         for label, session in sessions.items():
             started = time.perf_counter()
             session.run(None, {IMAGE: images[label]})

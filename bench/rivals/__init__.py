@@ -1,0 +1,1 @@
+"""DAFH beside what a user would otherwise build: ``python -m bench.rivals``."""
