@@ -2,13 +2,14 @@
 
 Exit codes: 0 done; 1 done, and the answer is no (a process is down, `encode` refused a file); 2
 wrong usage or set-up; 3 input that can never work; 4 something does not answer, try again; 5 the
-system is not in the needed state; 70 a defect that DAFH noticed itself; 75 a job was told to stop:
-run it again, it goes on; 130 interrupted.
+system is not in the needed state; 70 a defect of DAFH; 75 a job was told to stop: run it again, it
+goes on; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
@@ -111,9 +112,17 @@ def _load(entry: EntryPoint) -> Command | typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; turn an error of ours into one sentence and an exit code."""
+    """Run the command line; turn an error into one sentence and an exit code."""
     try:
         build(sys.argv[1:])()
     except DafhError as error:
         sys.stderr.write(f"dafh: {error}\n")
         sys.exit(EXIT_CODES[type(error)])
+    except Exception as error:  # noqa: BLE001 - whatever else comes up to here is a defect
+        # Where, and not what: the text of a foreign error may name a patient's file.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        what = type(error).__name__
+        sys.stderr.write(
+            f"{frames}dafh: A defect ({what}); please report it with the lines above.\n"
+        )
+        sys.exit(EXIT_CODES[Internal])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dafh import cli
 from dafh.imaging.phantom import phantoms
 
 DAFH = str(Path(sys.executable).with_name("dafh"))
@@ -50,6 +51,23 @@ def test_a_mistake_gets_a_sentence_and_its_exit_code(
     answer = dafh(tmp_path, *(names.get(word, word) for word in words))
     assert answer.returncode == code, answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_defect_ends_with_its_own_code_and_tells_no_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(words: list[str]) -> None:
+        del words
+        raise IndexError("^".join(["DOE", "JANE"]))
+
+    monkeypatch.setattr(cli, "build", build)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 70
+    assert "A defect (IndexError)" in said
+    assert "raise IndexError" in said
+    assert "DOE^JANE" not in said
 
 
 def test_a_file_name_cannot_command_the_terminal(tmp_path: Path) -> None:
