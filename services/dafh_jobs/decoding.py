@@ -138,6 +138,10 @@ class Decoding:
                 record.outcome, record.reason = Outcome.UNREADABLE, Reason.SOURCE_UNREADABLE
                 return None
         record.sha256, record.bytes = content.sha256, content.size
+        if content.fault is not None:
+            # What is mended may look as before from outside: it is looked at again.
+            record.stamp = ""
+            return content
         twin = self.journal.twin(record)
         if twin is None:
             return content
@@ -147,7 +151,7 @@ class Decoding:
     def _decode(self, entry: Entry, content: Content, work: Work) -> None:
         record, data = work.record, content.beginning
         try:
-            choice = self._choice(data, record)
+            choice = self._choice(content, record)
             if choice.frames is None:
                 return
             with self.pace.busy(Stage.DECODE):
@@ -162,16 +166,18 @@ class Decoding:
         except InvalidInput as error:
             record.outcome, record.reason = Outcome.REFUSED, error.reason
 
-    def _choice(self, data: bytes, record: Record) -> Choice:
+    def _choice(self, content: Content, record: Record) -> Choice:
         """Return what is wanted of a file; a record of one that is not says so."""
         looked: Outline | None = None
+        fault = content.fault
         if self.shard != WHOLE or self.selection.looks_inside:
-            looked, fault = self._outline(data)
+            if fault is None:
+                looked, fault = self._outline(content.beginning)
             if not self.shard.has(looked.sop_instance_uid if looked else "", record.sha256):
                 record.outcome = Outcome.OTHER_SHARD
                 return Choice(None)
-            if fault is not None:
-                raise fault
+        if fault is not None:
+            raise fault
         choice = self.selection.choose(looked, self.survey)
         if choice.frames is None:
             record.outcome = Outcome.NOT_SELECTED

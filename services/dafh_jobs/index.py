@@ -1,8 +1,8 @@
 """``dafh index``: every image of folders, manifests, archives and object stores into an archive.
 
 Exit codes, beside those of every command: 0 every file is indexed, or left out for a reason that
-lies in it; 1 the same, but some files could not be read, so run it again; 75 it was told to stop,
-so run it again: it goes on where it was.
+lies in it, such as damage; 1 the same, but some files could not be read, or are not there, so run
+it again; 75 it was told to stop, so run it again: it goes on where it was.
 """
 
 from __future__ import annotations

@@ -61,6 +61,8 @@ def count(
                 counts[0, UNKNOWN, UNREADABLE] += 1
                 continue
             try:
+                if content.fault is not None:
+                    raise content.fault
                 looked = outline(content.beginning, policy)
             except InvalidInput as error:
                 if shard.has("", content.sha256):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dafh.imaging.phantom import phantoms
+from dafh.imaging.phantom import Phantom, phantoms
 from dafh.stack import Stack
 from tests.index.conftest import lite as lite
 from tests.index.conftest import own_server as own_server
@@ -51,3 +51,20 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text").write_text("no image " * 40)
     (folder / "empty").touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def made() -> list[Phantom]:
+    return list(phantoms(4, 7))
+
+
+@pytest.fixture
+def folder(made: list[Phantom], tmp_path: Path) -> Path:
+    """A folder as scanners leave them: deep, without suffixes, with an empty one."""
+    root = tmp_path / "images"
+    places = ("b/IM1", "b/deep/er/IM2", "a", "b.dcm")
+    for place, one in zip(places, made, strict=True):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(one.data)
+    (root / "empty").mkdir()
+    return root

@@ -14,7 +14,7 @@ import pytest
 
 from dafh.stack import Stack
 from tests.imaging.canaries import Canaries, encapsulated, jpeg, planted, png
-from tests.jobs.test_sources import dicomdir
+from tests.jobs.reading import dicomdir
 
 pytestmark = pytest.mark.stack
 
@@ -68,7 +68,8 @@ def test_indexing_says_and_stores_no_name(
     answer, heard = said(*words, "--journal", journal, "--archive", "canary")
     # What the DICOMDIR names is not there, and one archive is none.
     assert answer.returncode == 1, heard
-    assert "SOURCE_UNREADABLE 2" in heard
+    assert "SOURCE_UNREADABLE 1" in heard
+    assert "CONTAINER_DAMAGED 1" in heard
     assert "stored: added 3" in heard
     assert not Canaries.sings(heard)
     logs = [stack_data_dir.with_suffix(".log")]

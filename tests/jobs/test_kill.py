@@ -23,7 +23,7 @@ from tests.imaging.canaries import Canaries, planted
 from tests.index.servers import Server
 from tests.jobs.conftest import REAL
 from tests.jobs.jobs import Job, end, until
-from tests.jobs.test_sources import dicomdir
+from tests.jobs.reading import dicomdir
 
 pytestmark = pytest.mark.stack
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +30,14 @@ from dafh.ingest.ingest import Ingester, Item
 from dafh_jobs import storing as storing_module
 from dafh_jobs.decoding import Decoding
 from dafh_jobs.journal import Journal, Record
+from dafh_jobs.journal import Outcome as FileOutcome
 from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.pipeline import Pipeline
 from dafh_jobs.selection import Frames, Rule, Selection
 from dafh_jobs.sources import Entry, entries
 from dafh_jobs.storing import Store, Storing
 from tests.index.models import soon
+from tests.jobs.reading import zipped
 
 CODING = Coding("default", "a", "0" * 64, 1, 64, "0123456789abcdef")
 
@@ -106,6 +110,32 @@ def test_every_file_is_stored_and_written_down(parts: Parts, few: Path) -> None:
     assert len(records) == 62
     assert sum(record.frames for record in records) == 60
     assert {record.reason for record in records} == {"", "NOT_AN_IMAGE", "EMPTY_INPUT"}
+
+
+def test_a_damaged_archive_is_refused_by_its_bytes_and_looked_at_again(
+    parts: Parts, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    file = zipped(source, {"a": b"no image " * 40, "b": b"no image either " * 40})
+    whole = file.read_bytes()
+    times = file.stat()
+    spoiled = whole[:40] + bytes(4) + whole[44:]
+    told = []
+    for data in (spoiled, spoiled[:-60], whole):
+        file.write_bytes(data)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        _, records = parts.run(source, parts.store)
+        assert {record.outcome for record in records} == {FileOutcome.REFUSED}
+        told.append([(record.reason, record.sha256[:8]) for record in records])
+    named = [
+        hashlib.sha256(data).hexdigest()[:8]
+        for data in (b"no image either " * 40, spoiled[:-60], b"no image " * 40)
+    ]
+    assert told[0] == [("CONTAINER_DAMAGED", ""), ("NOT_AN_IMAGE", named[0])]
+    assert told[1] == [("CONTAINER_DAMAGED", named[1])]
+    # It was mended, and nothing of its outside tells.
+    assert sorted(told[2]) == sorted([("NOT_AN_IMAGE", named[0]), ("NOT_AN_IMAGE", named[2])])
 
 
 def test_nothing_is_written_down_before_the_index_has_it(parts: Parts, few: Path) -> None:

@@ -147,12 +147,14 @@ def test_a_dry_run_tells_what_would_be_taken_and_connects_to_nothing(tmp_path: P
         (source / f"{number}").write_bytes(instance(number))
         (source / f"us{number}").write_bytes(instance(number, modality="US"))
     (source / "text").write_text("no image " * 40)
+    (source / "cut.zip").write_bytes(b"PK")
     (tmp_path / "rules.toml").write_text(RULES)
     words = ["index", str(source), "--selection", str(tmp_path / "rules.toml"), "--dry-run"]
     told = CliRunner().invoke(build(words), [*words, "--json"], catch_exceptions=False)
     rows = {(row["rule"], row["modality"], row["verdict"]): row["files"]
             for row in json.loads(told.stdout)}  # fmt: skip
     assert rows == {
+        (0, "unknown", "refused: CONTAINER_DAMAGED"): 1,
         (0, "unknown", "refused: NOT_AN_IMAGE"): 1,
         (1, "CT", "taken"): 3,
         (1, "CT", "left"): 2,

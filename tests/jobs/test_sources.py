@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
-import tarfile
 import threading
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,79 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from pydicom import DataElement, Dataset, dcmwrite
-from pydicom.config import IGNORE
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from dafh.errors import DafhError, InvalidInput, Misconfigured, Unavailable
-from dafh.imaging.limits import DEFAULT_LIMITS
-from dafh.imaging.phantom import Phantom, phantoms
-from dafh_jobs.sources import Entry, Labels, check, count, entries, read_labels
-
-MOST = 2**24
-TAR_MODES = {
-    "a.tar": "w",
-    "a.tar.gz": "w:gz",
-    "a.tgz": "w:gz",
-    "a.tar.bz2": "w:bz2",
-    "a.txz": "w:xz",
-}
-
-
-@pytest.fixture(scope="module")
-def made() -> list[Phantom]:
-    return list(phantoms(4, 7))
-
-
-@pytest.fixture
-def folder(made: list[Phantom], tmp_path: Path) -> Path:
-    """A folder as scanners leave them: deep, without suffixes, with an empty one."""
-    root = tmp_path / "images"
-    places = ("b/IM1", "b/deep/er/IM2", "a", "b.dcm")
-    for place, one in zip(places, made, strict=True):
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        (root / place).write_bytes(one.data)
-    (root / "empty").mkdir()
-    return root
-
-
-def found(*words: object) -> list[Entry]:
-    return list(entries(map(str, words), DEFAULT_LIMITS))
-
-
-def bytes_of(read: list[Entry]) -> list[bytes]:
-    return [entry.read(MOST).beginning for entry in read]
-
-
-def unreadable(read: list[Entry]) -> int:
-    failed = 0
-    for entry in read:
-        try:
-            entry.read(MOST)
-        except OSError:
-            failed += 1
-    return failed
-
-
-def dicomdir(named: list[list[str]]) -> bytes:
-    """Return a DICOMDIR with a record for each file."""
-    data_set = Dataset()
-    records = []
-    for parts in named:
-        record = Dataset()
-        record.DirectoryRecordType = "IMAGE"
-        # Some parts are no names that DICOM allows.
-        record.add(DataElement("ReferencedFileID", "CS", parts, validation_mode=IGNORE))
-        records.append(record)
-    data_set.DirectoryRecordSequence = records
-    data_set.file_meta = FileMetaDataset()
-    data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data_set.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
-    data_set.file_meta.MediaStorageSOPInstanceUID = UID("2.25.5")
-    stream = io.BytesIO()
-    dcmwrite(stream, data_set, enforce_file_format=True)
-    return stream.getvalue()
+from dafh.imaging.phantom import Phantom
+from dafh_jobs.sources import Labels, check, count, read_labels
+from tests.jobs.reading import MOST, bytes_of, dicomdir, faults, found, unreadable
 
 
 def test_a_folder_is_walked_to_its_leaves_in_order(folder: Path, made: list[Phantom]) -> None:
@@ -100,13 +29,31 @@ def test_a_folder_is_walked_to_its_leaves_in_order(folder: Path, made: list[Phan
     assert count([str(folder)], threading.Event()) == 4
 
 
-def test_links_in_circles_and_folders_that_cannot_be_listed_end_nothing(folder: Path) -> None:
+def test_links_in_circles_and_what_is_no_file_end_nothing_and_are_reported(folder: Path) -> None:
     (folder / "b" / "circle").symlink_to(folder, target_is_directory=True)
+    (folder / "itself").symlink_to(folder / "itself")
     (folder / "nowhere").symlink_to(folder / "gone")
     os.mkfifo(folder / "pipe")
     read = found(folder)
-    assert len(read) == 5
-    assert unreadable(read) == 1
+    assert len(read) == 7
+    assert sorted(faults(read)) == ["NOT_A_FILE", "unreadable", "unreadable"]
+
+
+def test_links_to_folders_are_followed_and_what_is_met_twice_comes_once_by_its_own_path(
+    folder: Path, made: list[Phantom]
+) -> None:
+    disk = folder.parent / "disk" / "2019"
+    disk.mkdir(parents=True)
+    (disk / "IM3").write_bytes(made[0].data)
+    (disk / "again").symlink_to(disk)
+    (folder / "2019").symlink_to(disk)
+    (folder / "c").symlink_to(disk.parent)
+    (folder / "a link").symlink_to(folder / "b")
+    names = [entry.name.removeprefix(f"{folder}/") for entry in found(folder)]
+    assert names == ["a", "b.dcm", "b/IM1", "b/deep/er/IM2", "2019/IM3"]
+    (folder.parent / "all").symlink_to(folder)
+    assert len(found(folder.parent / "all")) == 5
+    assert count([str(folder)], threading.Event()) == 5
 
 
 def test_the_rest_of_a_large_file_is_hashed_and_not_kept(tmp_path: Path) -> None:
@@ -123,35 +70,6 @@ def test_a_stamp_changes_with_its_file(folder: Path) -> None:
     (folder / "a").write_bytes(b"other")
     after = {entry.name: entry.stamp for entry in found(folder)}
     assert [name for name in before if before[name] != after[name]] == [str(folder / "a")]
-
-
-def test_a_zip_archive_is_read_as_it_stands(folder: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.ZIP", "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-            archive.write(file, file.relative_to(folder))
-    read = found(tmp_path / "a.ZIP")
-    assert sorted(bytes_of(read)) == sorted(bytes_of(found(folder)))
-    assert len({entry.name for entry in read}) == len(read)
-    whole = (tmp_path / "a.ZIP").read_bytes()
-    (tmp_path / "cut.zip").write_bytes(whole[:-100])
-    assert unreadable(found(tmp_path / "cut.zip")) == 1
-    spoiled = bytearray(whole)
-    spoiled[200:210] = b"\0" * 10
-    (tmp_path / "spoiled.zip").write_bytes(spoiled)
-    read = found(tmp_path / "spoiled.zip")
-    assert (len(read), unreadable(read)) == (4, 1)
-
-
-@pytest.mark.parametrize("name", TAR_MODES)
-def test_a_tar_archive_is_read_as_a_stream(folder: Path, tmp_path: Path, name: str) -> None:
-    with tarfile.open(tmp_path / name, TAR_MODES[name]) as archive:  # type: ignore[call-overload]  # one of its modes
-        archive.add(folder, "x")
-    assert sorted(bytes_of(found(tmp_path / name))) == sorted(bytes_of(found(folder)))
-    whole = (tmp_path / name).read_bytes()
-    (tmp_path / f"cut-{name}").write_bytes(whole[: len(whole) // 2])
-    read = found(tmp_path / f"cut-{name}")
-    assert 0 < len(read) <= 4
-    assert unreadable(read) == 1
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import lzma
+import errno
 import tarfile
 import weakref
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import BinaryIO, cast
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from typing import BinaryIO, Self, cast
+from zipfile import ZipFile, ZipInfo
 
-from dafh.errors import InvalidInput
+from dafh.errors import InvalidInput, Reason
 from dafh.imaging.limits import Limits
 from dafh.imaging.outline import referenced_files
 from dafh_jobs.sources.entry import (
@@ -22,8 +22,10 @@ from dafh_jobs.sources.entry import (
     File,
     UnreadableError,
     content_of,
+    damaged,
     entry_of,
     failing,
+    refused,
 )
 from dafh_jobs.sources.files import beside, exists, file_at
 
@@ -37,8 +39,8 @@ MOST_DIRECTORY = 64 * 2**20
 #: Between the name of an archive and that of a member.
 MEMBER = "\0"
 
-_ZIP_FAULTS = (BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
-_TAR_FAULTS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+#: Bit 0 of the general purpose flags of a zip archive's member (APPNOTE 4.4.4).
+_ENCRYPTED = 1
 
 
 def expanded(file: File, limits: Limits) -> Iterator[Entry]:
@@ -94,21 +96,24 @@ def _directory(file: File, limits: Limits) -> Iterator[Entry]:
 def _zip(file: File) -> Iterator[Entry]:
     try:
         stream = file.open()
-        archive = ZipFile(stream)
-        members = [member for member in archive.infolist() if not member.is_dir()]
-    except OSError as error:
-        yield failing(file.name, error.strerror or "unknown reason")
+    except (OSError, InvalidInput) as error:
+        yield _instead(file, file.name, error)
         return
-    except _ZIP_FAULTS:
+    try:
+        archive = ZipFile(stream)
+        # Not `is_dir`, which does not bear a member without a name.
+        members = [one for one in archive.infolist() if not one.filename.endswith("/")]
+    except Exception as error:  # noqa: BLE001 - what damage provokes has no ancestor in common
         stream.close()
-        yield failing(file.name, "a zip archive is damaged")
+        yield _instead(file, file.name, error)
         return
     # Members are read later and by others: the last of them that is let go of closes the archive.
     held = _Zip(archive)
     weakref.finalize(held, stream.close)
+    met: Counter[str] = Counter()
     for member in members:
         yield Entry(
-            f"{file.name}{MEMBER}{member.filename}",
+            _place(file, member.filename, met),
             f"{member.CRC:08x} {member.file_size}",
             partial(held.read, member),
         )
@@ -121,36 +126,119 @@ class _Zip:
         self._archive = archive
 
     def read(self, member: ZipInfo, most: int) -> Content:
+        if member.file_size >= most:
+            return _too_large(member.file_size)
         try:
             with self._archive.open(member) as stream:
                 return content_of(cast("BinaryIO", stream), most)
-        except _ZIP_FAULTS as error:
-            locked = isinstance(error, RuntimeError) and member.flag_bits & 1
-            what = "encrypted" if locked else "damaged"
-            raise UnreadableError(f"a member of a zip archive is {what}") from None
+        except Exception as error:
+            if _lies_outside(error):
+                raise
+            if member.flag_bits & _ENCRYPTED:
+                reason, what = Reason.CONTAINER_ENCRYPTED, "encrypted"
+            elif isinstance(error, NotImplementedError):
+                reason, what = Reason.CONTAINER_UNSUPPORTED, "compressed in a way not known here"
+            else:
+                reason, what = Reason.CONTAINER_DAMAGED, "damaged"
+            fault = InvalidInput(reason, f"A member of a zip archive is {what}.", subject="source")
+            return refused(fault, member.file_size)
 
 
 def _tar(file: File, most: int) -> Iterator[Entry]:
     """Read a tar archive from its beginning to its end: it may be a stream."""
-    whole = 0
     try:
-        with file.open() as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isreg() else None
-                if content is None:
-                    continue
-                data = content_of(cast("BinaryIO", content), most)
-                whole += 1
-                yield Entry(
-                    f"{file.name}{MEMBER}{member.name}",
-                    f"{file.stamp} {member.size} {member.mtime}" if file.stamp else "",
-                    partial(_read_already, data),
-                )
-    except _TAR_FAULTS:
-        yield failing(f"{file.name}{MEMBER}", f"a tar archive is damaged behind its file {whole}")
-    except OSError as error:
-        yield failing(file.name, error.strerror or "unknown reason")
+        stream = file.open()
+    except (OSError, InvalidInput) as error:
+        yield _instead(file, file.name, error)
+        return
+    met: Counter[str] = Counter()
+    with stream:
+        members = _members(stream, most)
+        while True:
+            try:
+                found = next(members, None)
+            except Exception as error:  # noqa: BLE001 - what damage provokes has no ancestor in common
+                yield _instead(file, f"{file.name}{MEMBER}", error)
+                return
+            if found is None:
+                return
+            member, content = found
+            yield Entry(
+                _place(file, member.name, met),
+                f"{file.stamp} {member.size} {member.mtime}" if file.stamp else "",
+                partial(_read_already, content),
+            )
+
+
+def _members(stream: BinaryIO, most: int) -> Iterator[tuple[tarfile.TarInfo, Content]]:
+    """Yield what a tar archive holds, but folders."""
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive:
+        while (member := archive.next()) is not None:
+            # All headers are kept for those who go back: memory would grow with the archive.
+            archive.members = []  # type: ignore[attr-defined]  # not among the published names
+            if not member.isdir():
+                yield member, _member(archive, member, most)
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> Content:
+    if not member.isreg():
+        fault = (
+            "A link, pipe or device in a tar archive is no file; where a link leads is not read."
+        )
+        return refused(InvalidInput(Reason.NOT_A_FILE, fault, subject="source"))
+    if member.size >= most:
+        return _too_large(member.size)
+    return content_of(cast("BinaryIO", archive.extractfile(member)), most)
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose damage is an error, and not the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """Read the next header."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not among the published names
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 def _read_already(content: Content, most: int) -> Content:
     return replace(content, beginning=content.beginning[:most])
+
+
+def _place(file: File, name: str, met: Counter[str]) -> str:
+    """Return the name of a member, also where an archive holds several of its name."""
+    met[name] += 1
+    again = f"{MEMBER}{met[name]}" if met[name] > 1 else ""
+    return f"{file.name}{MEMBER}{name}{again}"
+
+
+def _instead(file: File, name: str, error: Exception) -> Entry:
+    """Return what stands for the members that an error keeps from us."""
+    if _lies_outside(error):
+        return failing(name, "an archive cannot be read")
+    if isinstance(error, InvalidInput):
+        return entry_of(file)
+    fault = InvalidInput(
+        Reason.CONTAINER_DAMAGED,
+        "A zip or tar archive is damaged; what was readable of it was read.",
+        subject="source",
+    )
+    return damaged(file, name, fault)
+
+
+def _lies_outside(error: Exception) -> bool:
+    """Say whether an error is one of disks or stores, and not of the bytes that they gave."""
+    # Of the libraries, bz2 raises `OSError` without a number, and a place before the beginning of
+    # the file is EINVAL.
+    numbered = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+    return numbered or isinstance(error, UnreadableError)
+
+
+def _too_large(size: int) -> Content:
+    """Return what stands for a member that would be refused when all of it was unpacked."""
+    what = f"A member of an archive exceeds the limit request_bytes: {size} bytes."
+    return refused(InvalidInput(Reason.TOO_LARGE, what, subject="request_bytes"), size)

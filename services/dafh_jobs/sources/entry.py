@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
+
+from dafh.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class File:
     name: str
     #: Changes when its content does, as far as can be told without reading it; "" where unknown.
     stamp: str
+    #: Raises `OSError`, or `InvalidInput` where it is none that could be read.
     open: Callable[[], BinaryIO]
 
 
@@ -40,9 +43,11 @@ class Content:
 
     #: The file, or its beginning where it is longer than was asked for.
     beginning: bytes
-    #: Of all its bytes, hexadecimal.
+    #: Of all its bytes, hexadecimal; "" where they were not read.
     sha256: str
     size: int
+    #: Why it is refused, whatever its bytes are.
+    fault: InvalidInput | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,10 +90,32 @@ def entry_of(file: File, labels: Labels = Labels()) -> Entry:
     """Return a file as one entry, whatever it holds."""
 
     def read(most: int) -> Content:
-        with file.open() as stream:
-            return content_of(stream, most)
+        try:
+            with file.open() as stream:
+                return content_of(stream, most)
+        except InvalidInput as error:
+            return refused(error)
 
     return Entry(file.name, file.stamp, read, labels)
+
+
+def refused(fault: InvalidInput, size: int = 0) -> Content:
+    """Return what stands for bytes that nobody reads."""
+    return Content(b"", "", size, fault)
+
+
+def damaged(file: File, name: str, fault: InvalidInput) -> Entry:
+    """Return what stands for files that a damaged one held, so that they are reported.
+
+    It has the SHA-256 of the damaged file, which is thus found again.
+    """
+
+    def read(most: int) -> Content:
+        del most
+        content = entry_of(file).read(0)
+        return replace(content, fault=content.fault or fault)
+
+    return Entry(name, "", read)
 
 
 def failing(name: str, why: str) -> Entry:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from dafh.errors import InvalidInput, Reason
 from dafh_jobs.sources import remote
 from dafh_jobs.sources.entry import File, unlisted
 from dafh_jobs.sources.remote import is_address
@@ -18,7 +20,7 @@ def walk(word: str) -> Iterator[File]:
     """Yield the files below a path or address, or the one that it names.
 
     A folder that cannot be listed is a file that cannot be read, so that it is reported. Links are
-    followed to files, not to folders: these may lead in circles.
+    followed; what is in a folder that several lead to comes once, by its own path if it has one.
     """
     yield from remote.walk(word) if is_address(word) else _walk(word)
 
@@ -39,10 +41,11 @@ def file_at(word: str) -> File:
     if is_address(word):
         return remote.file_at(word)
     try:
-        stamp = _stamp(Path(word).stat())
+        status = Path(word).stat()
     except OSError:
-        stamp = ""
-    return File(word, stamp, partial(_open, word))
+        # A link to nothing, or gone meanwhile: reading it says so.
+        return File(word, "", partial(_open, word))
+    return File(word, f"{status.st_size} {status.st_mtime_ns}", partial(_open, word))
 
 
 def beside(name: str, *parts: str) -> str:
@@ -57,50 +60,63 @@ def _walk(root: str) -> Iterator[File]:
     if not Path(root).is_dir():
         yield file_at(root)
         return
-    # A stack, not recursion: folders are nested as deep as people like.
-    folders = [root]
-    while folders:
-        folder = folders.pop()
+    # A stack, not recursion: folders are nested as deep as people like. Links wait until the last
+    # folder was met, so that none of these comes by the name of a link.
+    folders, links = [root], deque[str]()
+    met: set[tuple[int, int]] = set()
+    while folders or links:
+        folder = folders.pop() if folders else links.popleft()
         try:
-            below, names = _listed(folder)
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in met:
+                continue
+            met.add((status.st_dev, status.st_ino))
+            listed = _listed(folder)
         except OSError as error:
             yield unlisted(folder, error.strerror or "unknown reason")
             continue
-        folders += (str(Path(folder, name)) for name in sorted(below, reverse=True))
-        for name in sorted(names):
-            file = _regular(str(Path(folder, name)))
-            if file is not None:
-                yield file
+        folders += (str(Path(folder, name)) for name in sorted(listed.folders, reverse=True))
+        links += (str(Path(folder, name)) for name in sorted(listed.links))
+        for name in sorted(listed.files):
+            yield file_at(str(Path(folder, name)))
 
 
-def _listed(folder: str) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of all else in a folder.
+class _Listed(NamedTuple):
+    """Names of what is in a folder; `links` are those to folders, `files` is all else."""
+
+    folders: list[str]
+    links: list[str]
+    files: list[str]
+
+
+def _listed(folder: str) -> _Listed:
+    """Return the names of what is in a folder.
 
     Only these: with all that the system tells of each, large folders took ten times the memory.
     """
-    below: list[str] = []
-    names: list[str] = []
+    listed = _Listed([], [], [])
     with os.scandir(folder) as found:
         for entry in found:
-            (below if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
-    return below, names
+            if entry.is_dir(follow_symlinks=False):
+                listed.folders.append(entry.name)
+            elif entry.is_symlink() and _is_folder(entry.path):
+                listed.links.append(entry.name)
+            else:
+                listed.files.append(entry.name)
+    return listed
 
 
-def _regular(path: str) -> File | None:
-    """Return a file, or a link to one; ``None`` for what is neither."""
+def _is_folder(path: str) -> bool:
     try:
-        status = Path(path).stat()
+        return Path(path).is_dir()
     except OSError:
-        # A link to nothing, or gone meanwhile: reading it says so.
-        return File(path, "", partial(_open, path))
-    return (
-        File(path, _stamp(status), partial(_open, path)) if stat.S_ISREG(status.st_mode) else None
-    )
+        # It leads to where we may not look: reading it says so.
+        return False
 
 
 def _open(path: str) -> BinaryIO:
+    # A pipe waits for whoever writes to it, and a device may do anything.
+    kind = stat.S_IFMT(Path(path).stat().st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise InvalidInput(Reason.NOT_A_FILE, "A pipe, a socket or a device is no file.")
     return Path(path).open("rb")
-
-
-def _stamp(status: os.stat_result) -> str:
-    return f"{status.st_size} {status.st_mtime_ns}"
