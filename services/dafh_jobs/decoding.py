@@ -21,6 +21,7 @@ from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.selection import Choice, Frames, Selection, Survey
 from dafh_jobs.shard import WHOLE, Shard
 from dafh_jobs.sources import Content, Entry
+from dafh_jobs.stopping import Abandoned
 
 #: Images that may wait for a batch.
 MOST_WAITING = 64
@@ -45,10 +46,6 @@ class Message:
 
     work: Work
     item: Item | None = None
-
-
-class Abandoned(Exception):  # noqa: N818 - not an error: the job ends
-    """The job is over; nobody wants the image."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from dafh_jobs.selection import Selection, Survey
 from dafh_jobs.settings import JobSettings
 from dafh_jobs.shard import WHOLE, Shard
 from dafh_jobs.sources import Entry, Labels, check, count, entries
-from dafh_jobs.stopping import Stopping
+from dafh_jobs.stopping import Abandoned, Stopping
 from dafh_jobs.storing import Store, Storing
 
 
@@ -162,7 +162,9 @@ class Run:
         return pipeline.run(self._entries())
 
     def _entries(self) -> Iterator[Entry]:
-        return entries(self.task.sources, self.settings.decode.limits, self.task.labels)
+        # Told to stop while a store does not answer: there are no more.
+        with suppress(Abandoned):
+            yield from entries(self.task.sources, self.settings.decode.limits, self.task.labels)
 
     def _count(self, over: threading.Event) -> None:
         self.pace.total = count(self.task.sources, over)
@@ -239,6 +241,8 @@ def look_through(
         except (OSError, InvalidInput):
             # Whoever decodes it says why.
             continue
+        except Abandoned:
+            return False
         if known is not None:
             survey.add(known)
     return True

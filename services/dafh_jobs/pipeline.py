@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from dafh.errors import InvalidInput
 from dafh.index import port
 from dafh.ingest.ingest import Item
-from dafh_jobs.decoding import Abandoned, Decoding, Message, Work
+from dafh_jobs.decoding import Decoding, Message, Work
 from dafh_jobs.journal import Journal, Outcome, Record
 from dafh_jobs.pace import Pace
 from dafh_jobs.sources import Entry
+from dafh_jobs.stopping import Abandoned
 from dafh_jobs.storing import LEAST, Storing
 
 #: Files without images that are written down together.

@@ -12,6 +12,22 @@ RESUME = 75
 INTERRUPTED = 130
 
 
+class Abandoned(BaseException):
+    """The job is over; nobody wants what was to be had.
+
+    No `Exception`: whoever takes a library's errors for what they are does not mean this.
+    """
+
+
+#: Whom signals tell at present: they are for the whole program.
+_listening: list[Stopping] = []
+
+
+def told_to_stop() -> bool:
+    """Say whether the program was told to stop."""
+    return any(one.event.is_set() for one in _listening)
+
+
 class Stopping:
     """Whether a job was told to stop, and what it then says to whoever started it."""
 
@@ -30,10 +46,12 @@ class Stopping:
             self.event.set()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+        _listening.append(self)
         try:
             for number in before:
                 signal.signal(number, told)
             yield
         finally:
+            _listening.remove(self)
             for number, handler in before.items():
                 signal.signal(number, handler)

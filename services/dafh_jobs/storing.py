@@ -12,7 +12,8 @@ from dafh.deadline import Deadline
 from dafh.errors import DafhError, InvalidInput, Reason
 from dafh.index.port import Outcome
 from dafh.ingest.ingest import Item
-from dafh_jobs.decoding import Abandoned, Work
+from dafh_jobs.decoding import Work
+from dafh_jobs.stopping import Abandoned
 
 #: Stores a batch; returns what the index said of each.
 Store = Callable[[Sequence[Item], Deadline], Sequence[Outcome]]

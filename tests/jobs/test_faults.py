@@ -6,9 +6,11 @@ import json
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,36 @@ def test_told_to_stop_while_it_waits_a_job_stops(
     time.sleep(2)
     began = time.monotonic()
     code, said = end(process, signal.SIGTERM)
+    assert code == 75, said
+    assert time.monotonic() - began < 30
+
+
+def test_told_to_stop_while_its_source_is_silent_a_job_stops(lite: Server, new_job: NewJob) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.set()
+            gate.wait(60)
+
+        def log_message(self, *words: object) -> None:
+            del words
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as store:
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{store.server_port}/a.zip"
+        process = replace(new_job(lite), sources=(address,)).start()
+        assert asked.wait(60), process.communicate()
+        began = time.monotonic()
+        code, said = end(process, signal.SIGTERM)
+        gate.set()
+        store.shutdown()
     assert code == 75, said
     assert time.monotonic() - began < 30
 

@@ -7,17 +7,14 @@ import hashlib
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
-from dafh.errors import DafhError, InvalidInput, Misconfigured, Unavailable
+from dafh.errors import InvalidInput, Unavailable
 from dafh.imaging.phantom import Phantom
-from dafh_jobs.sources import Labels, check, count, read_labels
+from dafh_jobs.sources import Labels, count, read_labels
 from tests.jobs.reading import MOST, bytes_of, dicomdir, faults, found, unreadable
 
 
@@ -126,66 +123,6 @@ def test_a_dicomdir_names_files_and_a_folder_with_one_misses_what_is_gone(
     assert unreadable(everything) == 1
 
 
-def test_an_object_store_is_a_source(made: list[Phantom]) -> None:
-    store = fsspec.filesystem("memory")
-    for number, one in enumerate(made):
-        store.pipe(f"/bucket/{number % 2}/{number}", one.data)
-    store.pipe("/bucket/manifest.csv", b"file,label\n0/2,x\n")
-    read = found("memory://bucket")
-    assert len(read) == 5
-    assert {one.data for one in made} < set(bytes_of(read))
-    (listed,) = found("memory://bucket/manifest.csv")
-    assert listed.read(MOST).beginning == made[2].data
-    assert listed.labels == Labels("x")
-    check(["memory://bucket"])
-    with pytest.raises(InvalidInput):
-        check(["memory://other"])
-
-
-def test_a_dicomdir_in_an_object_store_names_files_there(made: list[Phantom]) -> None:
-    store = fsspec.filesystem("memory")
-    store.pipe("/disc/D0/I0", made[0].data)
-    store.pipe("/disc/DICOMDIR", dicomdir([["D0", "I0"], ["D0", "I1"]]))
-    assert unreadable(found("memory://disc/DICOMDIR")) == 1
-    read = found("memory://disc")
-    # The directory itself, what is there, and what is not.
-    assert (len(read), unreadable(read)) == (3, 1)
-
-
-def test_what_a_store_refuses_is_reported_without_its_address(
-    made: list[Phantom], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class StoreError(Exception):
-        """As the libraries of stores have them: no `OSError`, and the address in its text."""
-
-    store = fsspec.filesystem("memory")
-    for place in ("open/1", "open/NAME^CNRY", "closed/2", "last/3"):
-        store.pipe(f"/moody/{place}", made[0].data)
-    listing, opening = MemoryFileSystem.ls, MemoryFileSystem._open
-
-    def ls(self: MemoryFileSystem, path: str, **options: Any) -> Any:  # noqa: ANN401 - as fsspec's
-        if path.endswith("closed"):
-            raise StoreError(path)
-        return listing(self, path, **options)
-
-    def _open(self: MemoryFileSystem, path: str, *words: Any, **options: Any) -> Any:  # noqa: ANN401 - as fsspec's
-        if path.endswith("CNRY"):
-            raise StoreError(path)
-        return opening(self, path, *words, **options)
-
-    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
-    monkeypatch.setattr(MemoryFileSystem, "_open", _open)
-    read = found("memory://moody")
-    assert (len(read), unreadable(read)) == (4, 2)
-    for entry in (read[0], read[-1]):
-        with pytest.raises(OSError, match="StoreError") as refused:
-            entry.read(MOST)
-        assert "moody" not in str(refused.value)
-    monkeypatch.setattr(MemoryFileSystem, "info", ls)
-    with pytest.raises(Unavailable, match="Source 1 of 1"):
-        check(["memory://moody/closed"])
-
-
 def test_a_table_of_labels_may_hold_numbers_and_must_have_its_column(tmp_path: Path) -> None:
     table = tmp_path / "labels.parquet"
     pq.write_table(pa.table({"file": ["a", "b"], "label": [3, None]}), table)
@@ -196,20 +133,6 @@ def test_a_table_of_labels_may_hold_numbers_and_must_have_its_column(tmp_path: P
         read_labels(table)
     with pytest.raises(Unavailable):
         read_labels(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("word", "error"),
-    [
-        ("s3://user:secret@bucket/x", InvalidInput),
-        ("http://images.example/x", Misconfigured),
-        ("nonsense://x/y", Misconfigured),
-    ],
-)
-def test_an_address_that_would_tell_secrets_is_refused(word: str, error: type[DafhError]) -> None:
-    with pytest.raises(error) as refused:
-        check([word])
-    assert "secret" not in str(refused.value)
 
 
 def test_no_entry_shows_its_name(folder: Path) -> None:

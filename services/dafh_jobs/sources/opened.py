@@ -18,7 +18,7 @@ from dafh.imaging.limits import Limits
 from dafh_jobs.sources.containers import DICOMDIR, TAR_SUFFIXES, ZIP_SUFFIXES, expanded, listed
 from dafh_jobs.sources.entry import Entry, File, Labels, entry_of
 from dafh_jobs.sources.files import beside, exists, file_at, walk
-from dafh_jobs.sources.remote import check_address, is_address
+from dafh_jobs.sources.remote import check_argument, is_address
 
 MANIFESTS = (".csv", ".parquet")
 #: The column of a manifest that names files.
@@ -39,7 +39,7 @@ def check(words: Sequence[str]) -> None:
     """
     for number, word in enumerate(words, 1):
         if is_address(word):
-            check_address(word)
+            check_argument(word)
         try:
             there = exists(word)
         except OSError as error:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -12,18 +11,23 @@ from urllib.parse import urlsplit
 import fsspec
 
 from dafh.errors import InvalidInput, Misconfigured, Reason
-from dafh_jobs.sources.entry import File, UnreadableError, unlisted
+from dafh_jobs.sources.asking import LISTING_S, Answer, SilentError, ask
+from dafh_jobs.sources.entry import File, unlisted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 #: Protocols without TLS: they may reach this machine only.
 PLAINTEXT = frozenset({"http", "ftp", "webhdfs", "smb"})
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+HTTP = frozenset({"http", "https"})
+#: Statuses by which HTTP says that nothing is there.
+_ABSENT = frozenset({404, 410})
+_SECRETS = "Give it to the store's own configuration: arguments are seen by everybody."
 #: What of an object's description changes with its content, in the words of the stores.
 _STAMPS = ("size", "ETag", "etag", "LastModified", "mtime", "md5Hash", "created")
-#: Bytes that are asked for at least.
-_CHUNK = 2**16
+#: Bytes that are asked for at least, and at most.
+_CHUNK, _PIECE = 2**16, 2**20
 
 
 def is_address(word: str) -> bool:
@@ -38,14 +42,15 @@ def check_address(word: str) -> None:
     ------
     InvalidInput, Misconfigured
     """
-    parts = urlsplit(word)
-    if parts.password:
-        raise InvalidInput(
-            Reason.ARGUMENT_INVALID,
-            "The address of a source holds a password.",
-            remedy="Give it to the store's own configuration: arguments are seen by everybody.",
-            subject="source",
-        )
+    try:
+        parts = urlsplit(word)
+    except ValueError:
+        raise _refused("is none", "It has the form scheme://place/path.") from None
+    # fsspec reads one address through another, such as simplecache::http://…, and [::1] as that.
+    if "::" in word or word.count("://") > 1:
+        raise _refused("is a chain of several", "Name one; this machine is 127.0.0.1.")
+    if parts.password or (parts.username and parts.scheme in HTTP):
+        raise _refused("holds a password or token", _SECRETS)
     if set(parts.scheme.split("+")) & PLAINTEXT and parts.hostname not in LOOPBACK:
         raise Misconfigured(
             Reason.INSECURE_ADDRESS,
@@ -55,39 +60,58 @@ def check_address(word: str) -> None:
         )
 
 
+def check_argument(word: str) -> None:
+    """Refuse an address as an argument, which everybody on the machine sees.
+
+    Raises
+    ------
+    InvalidInput, Misconfigured
+        As `check_address`, or its query may be a token.
+    """
+    check_address(word)
+    if urlsplit(word).query:
+        raise _refused(
+            "holds a query, which may be a token", f"{_SECRETS} Or list it in a manifest."
+        )
+
+
+def _refused(why: str, remedy: str) -> InvalidInput:
+    return InvalidInput(
+        Reason.ARGUMENT_INVALID,
+        f"The address of a source {why}.",
+        remedy=remedy,
+        subject="source",
+    )
+
+
 def filesystem(word: str) -> tuple[AbstractFileSystem, str]:
     """Return the store of an address, and the path in it.
 
     Raises
     ------
-    Misconfigured
+    InvalidInput, Misconfigured
         No library for such addresses is installed, or it does not take this one.
+    OSError
+        The library does not reach the store.
     """
     check_address(word)
-    try:
-        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(word)
-    except (ImportError, ValueError):
+
+    def find() -> tuple[AbstractFileSystem, str] | None:
+        try:
+            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(word)
+        except (ImportError, ValueError):
+            return None
+        return found
+
+    found = ask(find)
+    if found is None:
         raise Misconfigured(
             Reason.NOT_INSTALLED,
             f"Addresses with {urlsplit(word).scheme}:// cannot be read here.",
             remedy="Install the fsspec library for them (s3fs, gcsfs, adlfs), or name a path.",
             subject="source",
-        ) from None
+        )
     return found
-
-
-@contextmanager
-def asking() -> Iterator[None]:
-    """Let whatever a store's library raises inside the block be an `OSError` without an address.
-
-    Each has errors of its own, and their texts name what was asked for.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UnreadableError(error.strerror or type(error).__name__) from None
-    except Exception as error:  # noqa: BLE001 - the libraries' errors have no ancestor in common
-        raise UnreadableError(type(error).__name__) from None
 
 
 def exists(word: str) -> bool:
@@ -99,32 +123,46 @@ def exists(word: str) -> bool:
         The store does not say.
     """
     store, path = filesystem(word)
-    with asking():
+
+    def look() -> bool:
         try:
             # Not `exists`, which takes every error for a no.
             store.info(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if not _is_absence(error, word):
+                raise
             return False
-    return True
+        return True
+
+    return ask(look)
+
+
+def _is_absence(error: FileNotFoundError, word: str) -> bool:
+    """Say whether a store was reached, and has nothing there.
+
+    That of fsspec for HTTP says that a file is not found, whatever went wrong.
+    """
+    cause = error.__cause__
+    if urlsplit(word).scheme not in HTTP or cause is None:
+        return True
+    return isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in _ABSENT
 
 
 def file_at(word: str) -> File:
     """Return the file at an address; that there is none shows when it is read."""
-    store, path = filesystem(word)
     try:
-        with asking():
-            facts = store.info(path)
+        store, path = filesystem(word)
+        stamp = _stamp(ask(lambda: store.info(path)))
     except OSError:
-        facts = {}
-    return File(word, _stamp(facts), partial(_open, store, path))
+        stamp = ""
+    return File(word, stamp, partial(_open, word))
 
 
 def walk(word: str) -> Iterator[File]:
     """Yield the files below an address, or the one that it names."""
-    store, root = filesystem(word)
     try:
-        with asking():
-            alone = not store.isdir(root)
+        store, root = filesystem(word)
+        alone = not ask(lambda: store.isdir(root))
     except OSError as error:
         yield unlisted(word, str(error))
         return
@@ -137,8 +175,8 @@ def walk(word: str) -> Iterator[File]:
     while folders:
         folder = folders.pop()
         try:
-            with asking():
-                found = {one["name"]: one for one in store.ls(folder, detail=True)}
+            listed = ask(partial(store.ls, folder, detail=True), LISTING_S)
+            found = {one["name"]: one for one in listed}
         except OSError as error:
             yield unlisted(f"{scheme}://{folder}", str(error))
             continue
@@ -147,12 +185,17 @@ def walk(word: str) -> Iterator[File]:
         folders += sorted(below - {folder, folder + "/"}, reverse=True)
         for path in sorted(found):
             if path not in below:
-                yield File(f"{scheme}://{path}", _stamp(found[path]), partial(_open, store, path))
+                # HTTP's names are addresses already.
+                name = path if is_address(path) else f"{scheme}://{path}"
+                yield File(name, _stamp(found[path]), partial(_opened, store, path))
 
 
-def _open(store: AbstractFileSystem, path: str) -> BinaryIO:
-    with asking():
-        stream = cast("BinaryIO", store.open(path, "rb"))
+def _open(word: str) -> BinaryIO:
+    return _opened(*filesystem(word))
+
+
+def _opened(store: AbstractFileSystem, path: str) -> BinaryIO:
+    stream = cast("BinaryIO", ask(partial(store.open, path, "rb")))
     return cast("BinaryIO", io.BufferedReader(_Stream(stream), _CHUNK))
 
 
@@ -161,6 +204,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._silent = False
 
     def readable(self) -> bool:
         return True
@@ -169,15 +213,14 @@ class _Stream(io.RawIOBase):
         return self._stream.seekable()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        with asking():
-            return self._stream.seek(offset, whence)
+        return self._ask(partial(self._stream.seek, offset, whence))
 
     def tell(self) -> int:
         return self._stream.tell()
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # of any buffer
-        with asking():
-            data = self._stream.read(len(buffer))
+        # In pieces: a large file takes longer than an answer may.
+        data = self._ask(partial(self._stream.read, min(len(buffer), _PIECE)))
         buffer[: len(data)] = data
         return len(data)
 
@@ -185,6 +228,16 @@ class _Stream(io.RawIOBase):
         if not self.closed:
             self._stream.close()
         super().close()
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        # A question that nobody waits for any more may move the place of the next one.
+        if self._silent:
+            raise SilentError("a store did not answer")
+        try:
+            return ask(question)
+        except SilentError:
+            self._silent = True
+            raise
 
 
 def _stamp(facts: dict[str, object]) -> str:
