@@ -69,6 +69,19 @@ def test_a_stamp_changes_with_its_file(folder: Path) -> None:
     assert [name for name in before if before[name] != after[name]] == [str(folder / "a")]
 
 
+def test_a_disc_whose_names_are_shown_in_small_letters_is_read(
+    made: list[Phantom], tmp_path: Path
+) -> None:
+    disc = tmp_path / "cd"
+    (disc / "d0").mkdir(parents=True)
+    for number, one in enumerate(made):
+        (disc / "d0" / f"i{number}").write_bytes(one.data)
+    (disc / "dicomdir").write_bytes(dicomdir([["D0", f"I{number}"] for number in range(4)]))
+    assert bytes_of(found(disc / "dicomdir")) == [one.data for one in made]
+    read = found(disc)
+    assert (len(read), unreadable(read)) == (5, 0)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_manifest_names_files_and_labels(folder: Path, kind: str) -> None:
     rows = [

@@ -31,7 +31,8 @@ from dafh_jobs.sources.files import beside, exists, file_at
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
-DICOMDIR = "DICOMDIR"
+#: In small letters: so some systems show it.
+DICOMDIR = "dicomdir"
 
 #: Bytes of a DICOMDIR that are read: that of a full disc has some ten thousand records.
 MOST_DIRECTORY = 64 * 2**20
@@ -54,7 +55,7 @@ def expanded(file: File, limits: Limits) -> Iterator[Entry]:
         yield from _zip(file)
     elif name.endswith(TAR_SUFFIXES):
         yield from _tar(file, limits.request_bytes + 1)
-    elif name == DICOMDIR.lower():
+    elif name == DICOMDIR:
         yield from _directory(file, limits)
     else:
         yield entry_of(file)
@@ -68,9 +69,8 @@ def listed(file: File, limits: Limits) -> Iterator[Entry]:
     InvalidInput
         It is no DICOMDIR.
     """
-    content = entry_of(file).read(MOST_DIRECTORY)
-    for parts in referenced_files(content.beginning, limits):
-        yield entry_of(file_at(beside(file.name, *parts)))
+    for name, _ in _named(file, limits):
+        yield entry_of(file_at(name))
 
 
 def _directory(file: File, limits: Limits) -> Iterator[Entry]:
@@ -80,17 +80,32 @@ def _directory(file: File, limits: Limits) -> Iterator[Entry]:
     """
     yield entry_of(file)
     try:
-        named = list(listed(file, limits))
+        missing = [name for name, there in _named(file, limits) if not there]
     except (InvalidInput, OSError):
         # Reading it as an image says why.
         return
-    for entry in named:
-        try:
-            there = exists(entry.name)
-        except OSError:
-            there = True
-        if not there:
-            yield entry
+    for name in missing:
+        yield entry_of(file_at(name))
+
+
+def _named(file: File, limits: Limits) -> Iterator[tuple[str, bool]]:
+    """Yield the names in a DICOMDIR, as they are spelt on the disc, and whether they are there."""
+    content = entry_of(file).read(MOST_DIRECTORY)
+    for parts in referenced_files(content.beginning, limits):
+        # Systems show the names of a disc, which are all in capitals, in small letters too.
+        spelt = dict.fromkeys(
+            beside(file.name, *map(spell, parts)) for spell in (str, str.lower, str.upper)
+        )
+        there = next(filter(_is_there, spelt), None)
+        yield there or next(iter(spelt)), there is not None
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return exists(name)
+    except OSError:
+        # Nobody can tell: reading it says why.
+        return True
 
 
 def _zip(file: File) -> Iterator[Entry]:

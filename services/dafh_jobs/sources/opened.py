@@ -109,8 +109,8 @@ def read_labels(table: Path | None) -> dict[str, Labels]:
 
 
 def _of(word: str, limits: Limits) -> Iterator[Entry]:
-    name = PurePosixPath(word).name
-    if name.lower().endswith(MANIFESTS):
+    name = PurePosixPath(word).name.lower()
+    if name.endswith(MANIFESTS):
         yield from _manifest(file_at(word))
     elif name == DICOMDIR:
         yield from listed(file_at(word), limits)
