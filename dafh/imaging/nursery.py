@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Final
 
@@ -54,7 +57,7 @@ class Nursery:
         self._lock = threading.Lock()
         #: Whether it answers no longer; its workers end with it.
         self.lost = False
-        with theirs:
+        with theirs, _without(signal.SIGTERM):
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", child.__name__],
                 stdin=theirs.fileno(),
@@ -293,6 +296,21 @@ class Worker:
                 raise Died
             view = view[count:]
         return received
+
+
+@contextmanager
+def _without(number: signal.Signals) -> Iterator[None]:
+    """Let processes that are started inside the block, and what they fork, never take a signal.
+
+    A service manager tells all processes of a program to end at once (systemd.kill(5),
+    KillMode=control-group): the decoders are to go on until their pool, which has files in hand,
+    ends them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _left(until: float) -> float:

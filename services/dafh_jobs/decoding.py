@@ -27,6 +27,9 @@ from dafh_jobs.stopping import Abandoned
 MOST_WAITING = 64
 #: Seconds after which a thread that waits looks whether all is over.
 _GLANCE = 0.2
+#: What befalls a decoder. It may be the file's doing, or that of a machine without memory, or of
+#: whoever stopped or ended the process.
+_MISHAPS = frozenset({Reason.DECODER_CRASHED, Reason.DECODE_TIMEOUT})
 
 
 @dataclass(slots=True, eq=False)
@@ -161,7 +164,9 @@ class Decoding:
                         Message(work, Item(image, entry.labels.label, entry.labels.cancer_type))
                     )
         except InvalidInput as error:
-            record.outcome, record.reason = Outcome.REFUSED, error.reason
+            mishap = error.reason in _MISHAPS
+            record.outcome = Outcome.UNREADABLE if mishap else Outcome.REFUSED
+            record.reason = error.reason
 
     def _choice(self, content: Content, record: Record) -> Choice:
         """Return what is wanted of a file; a record of one that is not says so."""
@@ -187,11 +192,13 @@ class Decoding:
             return None, error
 
     def _images(self, data: bytes, frames: Frames) -> Iterator[Image]:
-        never = Deadline.never()
+        never, told, again = Deadline.never(), False, False
         while True:
             try:
                 if frames is Frames.ALL:
-                    yield from self.decoders.decode_all(data, side=self.side, deadline=never)
+                    for image in self.decoders.decode_all(data, side=self.side, deadline=never):
+                        told = True
+                        yield image
                 else:
                     yield self.decoders.decode(
                         data, side=self.side, frame=REPRESENTATIVE, deadline=never
@@ -200,6 +207,11 @@ class Decoding:
                 # No decoder became free: the index is slow, and its images fill every place.
                 if self.over.is_set():
                     raise Abandoned from None
+            except InvalidInput as error:
+                if error.reason not in _MISHAPS or told or again:
+                    raise
+                # Once more, before the file is blamed.
+                again = True
             else:
                 return
 

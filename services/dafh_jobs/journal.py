@@ -37,7 +37,7 @@ class Outcome(StrEnum):
     NOT_SELECTED = "not_selected"
     #: Another shard has it.
     OTHER_SHARD = "other_shard"
-    #: It could not be read; running the job again may help.
+    #: It could not be read, or cost its decoder twice; running the job again may help.
     UNREADABLE = "unreadable"
 
     @property

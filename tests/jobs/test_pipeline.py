@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,19 +26,19 @@ from dafh.imaging.image import Image
 from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.imaging.phantom import phantoms
 from dafh.imaging.pool import DecoderPool
+from dafh.index import port
 from dafh.index.case import Coding
 from dafh.index.exact import ExactIndex
-from dafh.index.port import Outcome
 from dafh.ingest.ingest import Ingester, Item
 from dafh_jobs import storing as storing_module
 from dafh_jobs.decoding import Decoding
-from dafh_jobs.journal import Journal, Record
-from dafh_jobs.journal import Outcome as FileOutcome
+from dafh_jobs.journal import Journal, Outcome, Record
 from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.pipeline import Pipeline
 from dafh_jobs.selection import Frames, Rule, Selection
 from dafh_jobs.sources import Entry, entries
 from dafh_jobs.storing import Store, Storing
+from tests.imaging.processes import children
 from tests.index.models import soon
 from tests.jobs.reading import zipped
 
@@ -60,7 +63,7 @@ class Parts:
     said: list[str] = field(default_factory=list)
     selection: Selection = field(default_factory=Selection)
 
-    def store(self, items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(self, items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         ingester = Ingester.alone(ScriptedEncoder(), self.index)
         return [one.outcome for one in ingester.ingest(items, deadline)]
 
@@ -126,7 +129,7 @@ def test_a_damaged_archive_is_refused_by_its_bytes_and_looked_at_again(
         file.write_bytes(data)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
         _, records = parts.run(source, parts.store)
-        assert {record.outcome for record in records} == {FileOutcome.REFUSED}
+        assert {record.outcome for record in records} == {Outcome.REFUSED}
         told.append([(record.reason, record.sha256[:8]) for record in records])
     named = [
         hashlib.sha256(data).hexdigest()[:8]
@@ -142,7 +145,7 @@ def test_nothing_is_written_down_before_the_index_has_it(parts: Parts, few: Path
     """Whatever is in the journal when a job dies must be in the archive."""
     stored = 0
 
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         nonlocal stored
         if stored >= 16:
             raise _Died
@@ -166,7 +169,7 @@ def test_no_more_images_are_held_than_the_stages_take(parts: Parts, few: Path) -
     """The index hangs: readers stop, and do not gather the source in memory."""
     gate, read = threading.Event(), 0
 
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         gate.wait(30)
         return parts.store(items, deadline)
 
@@ -206,7 +209,7 @@ def test_frames_of_one_file_are_not_gathered_in_memory(
             decoded += 1
             yield image
 
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         gate.wait(30)
         return parts.store(items, deadline)
 
@@ -221,6 +224,68 @@ def test_frames_of_one_file_are_not_gathered_in_memory(
     assert not runner.is_alive()
     assert 0 < held <= 3 * 8 + 64 + 2
     assert parts.index.count(soon()) == frames
+
+
+@pytest.mark.parametrize("frames", Frames)
+def test_a_decoder_that_is_killed_from_outside_costs_no_file(
+    parts: Parts, few: Path, frames: Frames
+) -> None:
+    """As where memory runs out: the file that it had in hand is not to blame."""
+    parts.selection = Selection([Rule(frames=frames)])
+    others = workers()
+    with DecoderPool(workers=2) as parts.decoders, ThreadPoolExecutor(1) as runner:
+        held = workers() - others
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        running = runner.submit(parts.run, few, parts.store)
+        # Each has a file in hand by now.
+        time.sleep(1)
+        for pid in held:
+            os.kill(pid, signal.SIGKILL)
+        finished, records = running.result(120)
+    assert len(held) == 2
+    assert finished
+    assert {record.reason for record in records} == {"", "NOT_AN_IMAGE", "EMPTY_INPUT"}
+    assert parts.index.count(soon()) >= 60
+
+
+def test_told_to_end_with_its_parent_a_decoder_goes_on(parts: Parts, few: Path) -> None:
+    others = workers()
+    with DecoderPool(workers=2) as parts.decoders:
+        for pid in (held := workers() - others) | set(children(os.getpid())):
+            os.kill(pid, signal.SIGTERM)
+        finished, _ = parts.run(few, parts.store)
+        assert workers() - others == held
+    assert finished
+    assert parts.index.count(soon()) == 60
+
+
+def test_a_file_that_costs_its_decoder_twice_is_tried_again_by_the_next_run(
+    parts: Parts, few: Path
+) -> None:
+    class Dying(DecoderPool):
+        """Two decoders die at every CT."""
+
+        def decode(self, data: bytes, **options: Any) -> Image:  # noqa: ANN401 - as it is called
+            image = super().decode(data, **options)
+            if image.metadata.modality == "CT":
+                raise InvalidInput(Reason.DECODER_CRASHED, "The decoder ended at this file.")
+            return image
+
+    real = parts.decoders
+    with Dying(workers=2) as parts.decoders:
+        _, records = parts.run(few, parts.store)
+    lost = [record for record in records if record.outcome is Outcome.UNREADABLE]
+    assert {(record.reason, record.modality) for record in lost} == {("DECODER_CRASHED", "CT")}
+    parts.decoders = real
+    _, records = parts.run(few, parts.store)
+    assert {record.reason for record in records} == {"", "NOT_AN_IMAGE", "EMPTY_INPUT"}
+    assert parts.index.count(soon()) == 60
+
+
+def workers() -> set[int]:
+    """Return the process ids of all decoders of this process."""
+    return {pid for zygote in children(os.getpid()) for pid in children(zygote)}
 
 
 def with_frames(count: int) -> bytes:
@@ -238,7 +303,7 @@ def with_frames(count: int) -> bytes:
 
 
 def test_one_bad_image_costs_its_file_and_not_its_batch(parts: Parts, few: Path) -> None:
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         if any(item.image.metadata.modality == "PT" for item in items):
             raise InvalidInput(Reason.ARGUMENT_INVALID, "not in this archive")
         return parts.store(items, deadline)
@@ -252,7 +317,7 @@ def test_one_bad_image_costs_its_file_and_not_its_batch(parts: Parts, few: Path)
 def test_a_server_that_is_away_is_waited_for_and_told_once(parts: Parts, few: Path) -> None:
     faults = iter(range(6))
 
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         if next(faults, None) is not None:
             raise Unavailable(Reason.INDEX_UNAVAILABLE, "It is away.")
         return parts.store(items, deadline)
@@ -265,7 +330,7 @@ def test_a_server_that_is_away_is_waited_for_and_told_once(parts: Parts, few: Pa
 
 
 def test_patience_ends(parts: Parts, few: Path) -> None:
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         raise Unavailable(Reason.INDEX_UNAVAILABLE, "It is away.")
 
     with pytest.raises(Unavailable):
@@ -278,7 +343,7 @@ def test_a_batch_grows_where_servers_hold_the_job_up_and_are_quick(
 ) -> None:
     sizes: list[int] = []
 
-    def store(items: Sequence[Item], deadline: Deadline) -> list[Outcome]:
+    def store(items: Sequence[Item], deadline: Deadline) -> list[port.Outcome]:
         sizes.append(len(items))
         time.sleep(seconds)
         return parts.store(items, deadline)
