@@ -167,6 +167,7 @@ class Decoding:
             mishap = error.reason in _MISHAPS
             record.outcome = Outcome.UNREADABLE if mishap else Outcome.REFUSED
             record.reason = error.reason
+            self._note(self._outline(data)[0], record)
 
     def _choice(self, content: Content, record: Record) -> Choice:
         """Return what is wanted of a file; a record of one that is not says so."""
@@ -175,6 +176,7 @@ class Decoding:
         if self.shard != WHOLE or self.selection.looks_inside:
             if fault is None:
                 looked, fault = self._outline(content.beginning)
+                self._note(looked, record)
             if not self.shard.has(looked.sop_instance_uid if looked else "", record.sha256):
                 record.outcome = Outcome.OTHER_SHARD
                 return Choice(None)
@@ -184,6 +186,12 @@ class Decoding:
         if choice.frames is None:
             record.outcome = Outcome.NOT_SELECTED
         return choice
+
+    @staticmethod
+    def _note(looked: Outline | None, record: Record) -> None:
+        """Write down what is known of a file that may never be decoded."""
+        if looked is not None:
+            record.sop_instance_uid, record.modality = looked.sop_instance_uid, looked.modality
 
     def _outline(self, data: bytes) -> tuple[Outline | None, InvalidInput | None]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import signal
 import threading
 import time
@@ -281,6 +282,24 @@ def test_a_file_that_costs_its_decoder_twice_is_tried_again_by_the_next_run(
     _, records = parts.run(few, parts.store)
     assert {record.reason for record in records} == {"", "NOT_AN_IMAGE", "EMPTY_INPUT"}
     assert parts.index.count(soon()) == 60
+
+
+def test_the_modality_of_a_file_that_is_left_out_is_told_where_it_is_known(
+    parts: Parts, few: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(few, tmp_path / "source"))
+    cut = min(source.glob("*ct.dcm"))
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    parts.selection = Selection([Rule(modality=("MR",))])
+    _, records = parts.run(source, parts.store)
+    left = [record for record in records if record.outcome is Outcome.NOT_SELECTED]
+    assert {record.modality for record in left} == {"CT", "PT", "US", "MG"}
+    assert all(record.sop_instance_uid for record in left)
+    parts.folder, parts.selection = tmp_path / "all", Selection()
+    _, records = parts.run(source, parts.store)
+    refused = {record.reason: record.modality for record in records if record.reason}
+    assert refused.pop("NOT_AN_IMAGE") == refused.pop("EMPTY_INPUT") == ""
+    assert list(refused.values()) == ["CT"]
 
 
 def workers() -> set[int]:
