@@ -104,7 +104,7 @@ class Run:
             journal = Journal(task.journal or scratch / "journal.sqlite", key, self._context())
             stack.callback(journal.close)
             shown = stack.enter_context(Shown(task.title, self.pace, self.console))
-            survey = stack.enter_context(Survey(scratch)) if task.selection.needs_survey else None
+            survey = stack.enter_context(Survey()) if task.selection.needs_survey else None
             finished = True
             if survey is not None:
                 shown.say("looking through the source for its series")

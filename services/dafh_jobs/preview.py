@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -49,10 +47,9 @@ def count(
     limits, policy = settings.decode.limits, settings.decode.policy
     counts: Counter[tuple[int, str, str]] = Counter()
     with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dafh-job-"))
         survey = None
         if selection.needs_survey:
-            survey = stack.enter_context(Survey(Path(scratch)))
+            survey = stack.enter_context(Survey())
             look_through(entries(sources, limits), survey, settings, threading.Event())
         for entry in entries(sources, limits):
             try:

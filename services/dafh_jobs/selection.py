@@ -14,8 +14,8 @@ The first rule that fits an instance decides; what none fits is not taken::
 
     [[rule]]                       # everything else
 
-Which slice of a series represents it, and which ones somebody marked as key images, is known only
-when the source has been gone through once: then it is read twice (`Survey`).
+Where a slice stands in its series, and which ones somebody marked as key images, is known only when
+the source has been gone through once: then it is read twice (`Survey`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Rule(BaseModel):
     #: Series Description (0008,103E) has one of these forms; case does not count.
     series_description: tuple[str, ...] = ()
     take: bool = True
-    #: A number n takes the instances 1, 1 + n, 1 + 2 n, … by Instance Number (0020,0013).
+    #: A number n takes the 1st, (1 + n)th, (1 + 2 n)th, … by Instance Number, then SOP Instance UID.
     slices: Slices | Annotated[int, Field(ge=1)] = Slices.ALL
     frames: Frames = Frames.REPRESENTATIVE
 
@@ -130,7 +130,7 @@ class Selection:
     @property
     def needs_survey(self) -> bool:
         """Whether the source is read twice."""
-        return any(rule.slices in {Slices.REPRESENTATIVE, Slices.KEY} for rule in self.rules)
+        return any(rule.slices not in {Slices.ALL, 1} for rule in self.rules)
 
     @property
     def text(self) -> str:
@@ -149,20 +149,11 @@ class Selection:
 
 
 class Survey:
-    """What a whole source says of its series, in a file that is gone with the program.
+    """What a whole source says of its series, in a file without a name; it holds UIDs only."""
 
-    Parameters
-    ----------
-    folder
-        Where the file is made; it holds UIDs only.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "survey.sqlite"
-        path.unlink(missing_ok=True)
-        path.touch(0o600)
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        # Open files outlive their names: nothing is left behind, however the program ends.
+    def __init__(self) -> None:
+        # Nothing is left behind, however the program ends (https://sqlite.org/inmemorydb.html).
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
             "CREATE TABLE instance (sop TEXT PRIMARY KEY, series TEXT, number INTEGER)"
@@ -170,7 +161,6 @@ class Survey:
             "CREATE INDEX by_series ON instance (series, number, sop);"
             "CREATE TABLE key_image (sop TEXT PRIMARY KEY) WITHOUT ROWID;"
         )
-        path.unlink()
 
     def add(self, outline: Outline) -> None:
         """Take an instance into account; again is no fault.
@@ -212,14 +202,24 @@ class Survey:
             outline.series_instance_uid,
         )
 
+    def place(self, outline: Outline) -> int:
+        """Return how many instances of its series come before an instance."""
+        before = self._first(
+            "SELECT count(*) FROM instance AS one, instance AS other WHERE one.sop = ?"
+            " AND other.series = one.series"
+            " AND (other.number, other.sop) < (one.number, one.sop)",
+            outline.sop_instance_uid,
+        )
+        return int(before or 0)
+
     def is_key_image(self, outline: Outline) -> bool:
         """Say whether a Key Object Selection names an instance."""
         which = "SELECT sop FROM key_image WHERE sop = ?"
         return self._first(which, outline.sop_instance_uid) is not None
 
-    def _first(self, which: str, uid: str) -> str | None:
+    def _first(self, which: str, uid: str) -> str | int | None:
         with closing(self._database.cursor()) as cursor:
-            found: tuple[str] | None = cursor.execute(which, (uid,)).fetchone()
+            found: tuple[str | int] | None = cursor.execute(which, (uid,)).fetchone()
         return found[0] if found else None
 
     def __enter__(self) -> Self:
@@ -235,14 +235,16 @@ class Survey:
 
 
 def _takes(slices: Slices | int, outline: Outline, survey: Survey | None) -> bool:
-    if isinstance(slices, Slices):
-        if survey is None or slices is Slices.ALL:
-            return True
-        if slices is Slices.KEY:
-            return survey.is_key_image(outline)
-        # An instance of no series represents itself.
-        return not outline.series_instance_uid or survey.is_representative(outline)
-    return (outline.instance_number - 1) % slices == 0
+    if survey is None or slices is Slices.ALL:
+        return True
+    if slices is Slices.KEY:
+        return survey.is_key_image(outline)
+    # An instance of no series is alone in its own.
+    if not outline.series_instance_uid:
+        return True
+    if slices is Slices.REPRESENTATIVE:
+        return survey.is_representative(outline)
+    return survey.place(outline) % slices == 0
 
 
 def _invalid(why: str) -> InvalidInput:

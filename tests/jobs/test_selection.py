@@ -78,9 +78,9 @@ def looked(data: bytes) -> Outline:
     return found
 
 
-def chosen(selection: Selection, files: Sequence[bytes], folder: Path) -> list[int]:
+def chosen(selection: Selection, files: Sequence[bytes]) -> list[int]:
     """Return the instance numbers that are taken."""
-    with Survey(folder) as survey:
+    with Survey() as survey:
         for data in files:
             survey.add(looked(data))
         return [
@@ -99,7 +99,6 @@ def rules(tmp_path: Path) -> Selection:
 def test_the_first_rule_that_fits_decides(rules: Selection) -> None:
     head = rules.choose(looked(instance(1)), None)
     assert (head.rule, head.frames) == (1, Frames.ALL)
-    assert rules.choose(looked(instance(2)), None).frames is None
     assert rules.choose(looked(instance(1, modality="US")), None).frames is None
     other = rules.choose(looked(instance(2, description="ct knee")), None)
     assert (other.rule, other.frames) == (3, Frames.REPRESENTATIVE)
@@ -110,22 +109,41 @@ def test_the_first_rule_that_fits_decides(rules: Selection) -> None:
     assert not Selection().looks_inside
 
 
-def test_the_middle_of_a_series_represents_it_in_every_order(
-    rules: Selection, tmp_path: Path
-) -> None:
+def test_the_middle_of_a_series_represents_it_in_every_order(rules: Selection) -> None:
     files = [instance(number, description="knee") for number in (3, 1, 5, 2, 4)]
-    assert chosen(rules, files, tmp_path) == [3]
-    assert chosen(rules, files[::-1], tmp_path) == [3]
+    assert chosen(rules, files) == [3]
+    assert chosen(rules, files[::-1]) == [3]
     # A copy of a slice is not another slice.
-    assert set(chosen(rules, [*files, files[2], files[2]], tmp_path)) == {3}
+    assert set(chosen(rules, [*files, files[2], files[2]])) == {3}
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 4), (2, 4, 6, 8), (8, 6, 2, 4)])
+def test_every_second_slice_is_half_of_a_series_however_it_is_numbered(
+    rules: Selection, numbers: Sequence[int]
+) -> None:
+    files = [instance(number) for number in numbers]
+    first, _, third, _ = sorted(numbers)
+    assert sorted(chosen(rules, files)) == [first, third]
+    # A copy of a slice is not another slice.
+    assert set(chosen(rules, [*files, files[0]])) == {first, third}
+
+
+def test_slices_without_a_number_are_told_apart_by_their_uid(rules: Selection) -> None:
+    data_sets = [dcmread(io.BytesIO(instance(number))) for number in range(6)]
+    for data_set in data_sets:
+        del data_set.InstanceNumber
+    assert chosen(rules, list(map(written, data_sets))) == [0] * 3
+    for data_set in data_sets:
+        del data_set.SeriesInstanceUID
+    assert len(chosen(rules, list(map(written, data_sets)))) == 6
 
 
 def test_key_images_are_those_that_somebody_marked(tmp_path: Path) -> None:
     (tmp_path / "rules.toml").write_text('[[rule]]\nslices = "key"\n')
     selection = Selection.read(tmp_path / "rules.toml")
     files = [instance(number) for number in (1, 2, 3)]
-    assert chosen(selection, files, tmp_path) == []
-    assert chosen(selection, [*files, key_object("2.25.102", "2.25.103")], tmp_path) == [2, 3]
+    assert chosen(selection, files) == []
+    assert chosen(selection, [*files, key_object("2.25.102", "2.25.103")]) == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +190,8 @@ def test_shards_are_disjoint_and_complete() -> None:
     assert min(sizes) > 850
 
 
-def test_a_disk_that_fills_while_the_source_is_looked_through_is_said(tmp_path: Path) -> None:
-    with Survey(tmp_path) as survey:
+def test_a_disk_that_fills_while_the_source_is_looked_through_is_said() -> None:
+    with Survey() as survey:
         survey._database.execute("PRAGMA max_page_count = 8")
 
         def fill() -> None:
