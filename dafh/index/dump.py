@@ -133,15 +133,22 @@ def begin(
 
 def write_part(index: CaseIndex, store: Store, plan: Plan, number: int, deadline: Deadline) -> Part:
     """Write one file of a dump, unless it is there."""
-    name = plan.name(number)
-    if name in store.names():
-        of, part = parquet.described(store.read(name))
-        if of == plan:
-            return part
+    there = written_part(store, plan, number)
+    if there is not None:
+        return there
     after, before = plan.range(number)
     part, content = parquet.written(plan, number, index.scan(deadline, after=after, before=before))
-    store.write(name, content)
+    store.write(plan.name(number), content)
     return part
+
+
+def written_part(store: Store, plan: Plan, number: int) -> Part | None:
+    """Return what is in a file of a dump; ``None`` where it is missing, or of another plan."""
+    name = plan.name(number)
+    if name not in store.names():
+        return None
+    of, part = parquet.described(store.read(name))
+    return part if of == plan else None
 
 
 def finish(store: Store, plan: Plan, parts: Sequence[Part]) -> Manifest:

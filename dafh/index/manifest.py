@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +10,11 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
-from dafh.errors import InvalidInput, Misconfigured, Reason
+from dafh.errors import InvalidInput, Reason
 from dafh.index.case import Case, Coding
 from dafh.index.record import Strict
 from dafh.index.schema import FIELDS, Kind, Source, check_coding, metadata_sha256
+from dafh.writing import written
 
 # Readers of Parquet folders pass over names that begin so.
 MANIFEST = "_manifest.json"
@@ -54,7 +53,7 @@ class Store(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file; that it is gone already is no fault."""
         ...
 
 
@@ -175,28 +174,12 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file at once, over a former one."""
-        draft = self.path / f".{name}.part"
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            draft.touch(0o600, exist_ok=False)
-            with draft.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(self.path / name)
-        except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            raise Misconfigured(
-                Reason.DISK_FULL if full else Reason.SETTING_INVALID,
-                f"{name} cannot be written ({error.strerror}).",
-                remedy="Make room, or choose another folder; then start the dump again.",
-                subject="dump",
-            ) from None
+        with written(self.path / name) as stream:
+            stream.write(content)
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
-        (self.path / name).unlink()
+        """Remove a file; that it is gone already is no fault."""
+        (self.path / name).unlink(missing_ok=True)
 
 
 def read_manifest(store: Store) -> Manifest:

@@ -24,6 +24,7 @@ from dafh.security.keys import load_key
 from dafh.settings import ModelSettings, load
 from dafh_jobs import codes
 from dafh_jobs.deployment import Opened, chosen_coding, opened, patient_key_file, soon
+from dafh_jobs.options import AsJson, CodingOption, DataDir, Tenant
 
 app = typer.Typer(
     help="Look after archives, in the running stack or in the Milvus of DAFH_MILVUS_URI.",
@@ -31,13 +32,7 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="Name of the archive.")]
-Tenant = Annotated[str, typer.Option(help="Whose archive.")]
-DataDir = Annotated[Path | None, typer.Option(help="Data directory of the running stack.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
-CodingOption = Annotated[
-    str, typer.Option("--coding", help="Key of the coding, as `show` tells; the live one if not.")
-]
 
 
 @app.command()

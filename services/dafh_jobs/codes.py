@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dafh.deadline import Deadline
-from dafh.errors import Conflict, Reason, Unavailable
+from dafh.errors import Conflict, InvalidInput, Reason, Unavailable
 from dafh.index import dump
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT
 from dafh.index.indexing import Indexing
-from dafh.index.manifest import MANIFEST, PLAN, Manifest, Plan, Store, part_names, read_manifest
+from dafh.index.manifest import MANIFEST, PLAN, Manifest, Plan, Store, read_manifest, read_plan
 from dafh.index.milvus import MilvusIndex
 from dafh.index.progress import ErasureCount
 from dafh_jobs.deployment import chosen_coding, opened, soon
+from dafh_jobs.options import AsJson, CodingOption, DataDir, Tenant
 from dafh_jobs.progress import bar
 from dafh_jobs.shard import WHOLE, Shard, chosen_shard
 from dafh_jobs.stores import store_at
@@ -26,13 +26,6 @@ from dafh_jobs.stores import store_at
 #: Seconds that a part waits for part 0 to make the plan.
 PLAN_S = 600.0
 _GLANCE = 0.5
-
-Tenant = Annotated[str, typer.Option(help="Whose archive.")]
-DataDir = Annotated[Path | None, typer.Option(help="Data directory of the running stack.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-CodingOption = Annotated[
-    str, typer.Option("--coding", help="Key of the coding; the live one if not.")
-]
 
 
 def export_codes(
@@ -107,44 +100,70 @@ def _export_part(
     Unavailable
         Cases were erased meanwhile: all parts have to run again.
     """
-    if MANIFEST in store.names():
-        manifest = read_manifest(store)
-        if manifest.plan.coding == replace(index.coding, shared=False):
-            # Of a part that wrote its files, and was run again for another reason.
-            return manifest
-        raise Conflict(
-            Reason.DUMP_EXISTS,
-            "The folder holds a complete dump of something else.",
-            remedy="Choose an empty folder.",
-            subject="out",
-        )
     plan = _plan(index, store, erasures, part)
+    if isinstance(plan, Manifest):
+        return plan
     mine = [number for number in range(plan.parts) if number % part.count == part.number]
     for done, number in enumerate(mine, 1):
         dump.write_part(index, store, plan, number, Deadline.never())
         progress(done, len(mine))
-    if not {plan.name(number) for number in range(plan.parts)} <= set(part_names(store)):
-        return None
-    # All are there: of those that see it at once each writes the same manifest.
-    parts = [
-        dump.write_part(index, store, plan, number, Deadline.never())
-        for number in range(plan.parts)
-    ]
     if erasures(soon()) != plan.erasures:
         raise Unavailable(
             Reason.INDEX_UNAVAILABLE,
             "Cases were erased while the archive was exported.",
             remedy="Run all parts again: they go on with what was not touched.",
         )
+    parts = []
+    for number in range(plan.parts):
+        there = dump.written_part(store, plan, number)
+        if there is None:
+            return None
+        parts.append(there)
+    # Of those that see it at once each writes the same manifest.
     return dump.finish(store, plan, parts)
 
 
-def _plan(index: MilvusIndex, store: Store, erasures: dump.Erasures, part: Shard) -> Plan:
-    """Return the plan that part 0 makes; the others wait for it."""
+def _plan(
+    index: MilvusIndex, store: Store, erasures: dump.Erasures, part: Shard
+) -> Plan | Manifest:
+    """Return the plan that part 0 alone makes; or the manifest, where all is written already.
+
+    The others wait for a plan that no erasure has overtaken. Part 0 may be done before they look.
+    """
     deadline = Deadline.after(PLAN_S)
-    while part.number and PLAN not in store.names():
+    while True:
+        names = store.names()
+        if MANIFEST in names:
+            manifest = read_manifest(store)
+            _require_of(manifest.plan, index)
+            return manifest
+        if part.number == 0:
+            return dump.begin(index, store, erasures, Deadline.never())
+        if PLAN in names and (plan := _read_plan(store)) is not None:
+            _require_of(plan, index)
+            if plan.erasures == erasures(soon()):
+                return plan
         time.sleep(min(_GLANCE, deadline.remaining("part 0 planned the export")))
-    return dump.begin(index, store, erasures, Deadline.never())
+
+
+def _read_plan(store: Store) -> Plan | None:
+    """Return the plan; ``None`` where somebody finished while we looked."""
+    try:
+        return read_plan(store)
+    except InvalidInput:
+        if PLAN in store.names():
+            raise
+        return None
+
+
+def _require_of(plan: Plan, index: MilvusIndex) -> None:
+    if plan.coding != replace(index.coding, shared=False):
+        raise Conflict(
+            Reason.DUMP_EXISTS,
+            "The folder holds a dump of something else.",
+            remedy="Choose an empty folder.",
+            subject="out",
+        )
 
 
 def _tell(manifest: Manifest, *, as_json: bool) -> None:

@@ -22,9 +22,9 @@ import typer
 
 from dafh.errors import InvalidInput, Reason
 from dafh.index import port
+from dafh.writing import written
 from dafh_jobs.journal import Outcome, Record
 from dafh_jobs.page import draw_page
-from dafh_jobs.writing import written
 
 FACTS, TABLE, PAGE = "report.json", "outcomes.parquet", "report.html"
 #: Where a file says which modality, and where it does not.

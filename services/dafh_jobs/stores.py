@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dafh.errors import Misconfigured, Reason
+from dafh.errors import Reason, Unavailable
 from dafh.index.manifest import Folder, Store, unreadable
-from dafh_jobs.sources.remote import filesystem, is_address
+from dafh_jobs.sources.remote import asking, filesystem, is_address
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -29,38 +31,50 @@ class Bucket:
 
     def names(self) -> list[str]:
         """Return the names of the files."""
-        self._store.invalidate_cache()
-        try:
-            listed = self._store.ls(self._root, detail=True)
-        except FileNotFoundError:
-            return []
+        with _reaching():
+            self._store.invalidate_cache()
+            try:
+                listed = self._store.ls(self._root, detail=True)
+            except FileNotFoundError:
+                listed = []
         names = (one["name"].rpartition("/")[2] for one in listed if one["type"] == "file")
         return sorted(name for name in names if not name.startswith("."))
 
     def read(self, name: str) -> bytes:
         """Return a file."""
-        try:
-            content: bytes = self._store.cat_file(f"{self._root}/{name}")
-        except FileNotFoundError:
-            raise unreadable(f"{name} is missing") from None
+        content: bytes | None = None
+        with _reaching(), suppress(FileNotFoundError):
+            content = self._store.cat_file(f"{self._root}/{name}")
+        if content is None:
+            raise unreadable(f"{name} is missing")
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file at once, over a former one."""
-        try:
+        with _reaching():
             self._store.makedirs(self._root, exist_ok=True)
             self._store.pipe_file(f"{self._root}/{name}", content)
-        except OSError as error:
-            raise Misconfigured(
-                Reason.SETTING_INVALID,
-                f"{name} cannot be written ({error.strerror or type(error).__name__}).",
-                remedy="Look at the store's own configuration; then start the dump again.",
-                subject="out",
-            ) from None
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
-        self._store.rm_file(f"{self._root}/{name}")
+        """Remove a file; that it is gone already is no fault."""
+        with _reaching(), suppress(FileNotFoundError):
+            self._store.rm_file(f"{self._root}/{name}")
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Say in our words, and without an address, what a store's library raises inside the block."""
+    try:
+        with asking():
+            yield
+    except OSError as error:
+        raise Unavailable(
+            Reason.SOURCE_UNREADABLE,
+            f"The object store does not do what is asked ({error}).",
+            remedy="Look at its address and its own configuration; then run the same command "
+            "again: it goes on where it was.",
+            subject="out",
+        ) from None
 
 
 def store_at(place: str) -> Store:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import fsspec
@@ -19,18 +23,37 @@ from typer.testing import CliRunner
 from dafh.cli import build
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.errors import Conflict, DafhError, InvalidInput, Misconfigured
+from dafh.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    Misconfigured,
+    Unavailable,
+)
 from dafh.imaging.image import PatientKeyer
 from dafh.index import dump
 from dafh.index.archives import Archives
 from dafh.index.case import Case, Coding
 from dafh.index.connection import Connection
-from dafh.index.manifest import Folder, Part, Plan, Store, read_manifest
+from dafh.index.manifest import (
+    MANIFEST,
+    PLAN,
+    Folder,
+    Manifest,
+    Part,
+    Plan,
+    Store,
+    read_manifest,
+    read_plan,
+)
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import CaseIndex, Hit, Query
+from dafh_jobs import codes
+from dafh_jobs.shard import Shard
 from tests.index.conftest import new_case as new_case
 from tests.index.models import soon
 from tests.index.servers import LiteServer
+from tests.jobs.jobs import DAFH
 
 pytestmark = pytest.mark.stack
 
@@ -168,13 +191,103 @@ def test_a_part_that_is_run_again_after_the_end_has_nothing_to_do(archive: Milvu
         dafh("export-codes", other.archive, *words[2:], "0/2")
 
 
+def test_a_part_that_waits_while_another_finishes_all_is_done_too(
+    archive: MilvusIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump, "PART_ROWS", CASES)
+    monkeypatch.setattr(codes, "PLAN_S", 9.0)
+    # It looks once before there is a plan, and again when that is gone.
+    monkeypatch.setattr(codes, "_GLANCE", 3.0)
+    folder = Path("parts")
+
+    def export(number: int) -> Manifest | None:
+        part = Shard(number, 3)
+        return codes._export_part(archive, Folder(folder), never_erased, part, lambda *_: None)
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(export, number) for number in (1, 2)]
+        time.sleep(0.5)
+        made = export(0)
+        assert not any(one.done() for one in waiting)
+        assert [one.result(60) for one in waiting] == [made, made]
+    assert Folder(folder).names() == [MANIFEST, "cases-00000-of-00001.parquet"]
+
+
+def test_parts_that_run_at_once_make_one_export(archive: MilvusIndex) -> None:
+    words = [DAFH, "export-codes", archive.coding.archive, "--out", "parts", "--shard"]
+    parts = [
+        subprocess.Popen([*words, f"{part}/3"], stderr=subprocess.PIPE, text=True)
+        for part in (2, 1, 0)
+    ]
+    for part in parts:
+        _, said = part.communicate(timeout=240)
+        assert part.returncode == 0, said
+    assert read_manifest(Folder(Path("parts"))).rows == CASES
+
+
+def test_parts_that_finish_at_once_write_one_manifest(archive: MilvusIndex) -> None:
+    both, store = Barrier(2), Folder(Path("parts"))
+
+    class Together(Folder):
+        """A folder in which each waits for the other before it writes the manifest."""
+
+        def write(self, name: str, content: bytes) -> None:
+            if name == MANIFEST:
+                both.wait(60)
+            super().write(name, content)
+
+    plan = dump.begin(archive, store, never_erased, soon())
+    for number in range(plan.parts):
+        dump.write_part(archive, store, plan, number, soon())
+    parts = [dump.written_part(store, plan, number) for number in range(plan.parts)]
+    with ThreadPoolExecutor(2) as threads:
+        made = [
+            threads.submit(dump.finish, Together(store.path), plan, list(filter(None, parts)))
+            for _ in range(2)
+        ]
+        assert made[0].result(60) == made[1].result(60) == read_manifest(store)
+    assert PLAN not in store.names()
+
+
+def test_parts_that_an_erasure_comes_between_start_again_with_part_0(
+    archive: MilvusIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "PLAN_S", 1.0)
+    name = archive.coding.archive
+    words = ("export-codes", name, "--out", "parts", "--json", "--shard")
+    dafh(*words, "0/2")
+    erased = next(archive.scan(soon())).id
+    dafh("archive", "erase", name, "--case", erased, "--yes")
+    plan = read_plan(Folder(Path("parts")))
+    # Only part 0 may make another plan: else each makes its own.
+    with pytest.raises(DeadlineExceeded):
+        dafh(*words, "1/2")
+    assert read_plan(Folder(Path("parts"))) == plan
+    dafh(*words, "0/2")
+    assert json.loads(dafh(*words, "1/2"))["rows"] == CASES - 1
+    assert json.loads(dafh("import-codes", "parts", "--json")) == {"unchanged": CASES - 1}
+
+
+def test_a_store_that_does_not_answer_is_said_in_a_sentence(archive: MilvusIndex) -> None:
+    away = "http://127.0.0.1:9/x"
+    with pytest.raises(Unavailable, match="object store"):
+        dafh("export-codes", archive.coding.archive, "--out", away)
+    with pytest.raises(Unavailable, match="object store"):
+        dafh("import-codes", away)
+
+
+def never_erased(deadline: Deadline) -> int:
+    del deadline
+    return 0
+
+
 def test_an_object_store_takes_and_gives_an_export(archive: MilvusIndex) -> None:
     name = archive.coding.archive
     dafh("export-codes", name, "--out", "memory://codes-test/x")
     assert fsspec.filesystem("memory").exists("/codes-test/x/_manifest.json")
     told = dafh("import-codes", "memory://codes-test/x", "--archive", f"{name}-copy", "--json")
     assert json.loads(told) == {"added": CASES}
-    with pytest.raises(DafhError):
+    with pytest.raises(InvalidInput, match="no manifest"):
         dafh("import-codes", "memory://codes-test/y")
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkstemp
 from typing import BinaryIO
 
 from dafh.errors import Misconfigured, Reason
@@ -16,21 +17,24 @@ from dafh.errors import Misconfigured, Reason
 def written(path: Path) -> Iterator[BinaryIO]:
     """Yield a stream whose content is the file when the block ends well.
 
+    Of several programs that write the same file at once, the last one's stands.
+
     Raises
     ------
     Misconfigured
         The disk is full, or the folder cannot be written.
     """
-    draft = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        draft.touch(0o600, exist_ok=False)
-        with draft.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
+        handle, name = mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise Misconfigured(
