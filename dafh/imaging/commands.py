@@ -6,7 +6,9 @@ import csv
 import errno
 import json
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
@@ -20,6 +22,8 @@ from rich.progress import track
 from dafh.errors import Misconfigured, Reason
 
 if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
+
     from dafh.imaging.phantom import Place
 
 MANIFEST = "manifest.csv"
@@ -81,10 +85,36 @@ def _made(out: Path, instances: int, seed: int) -> Iterator[tuple[str, str, str]
     if instances < MANY:
         yield from map(write, all_places)
         return
-    with get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+    with _ended_by_sigterm(), _pool() as pool:
         # A round at a time: a pool takes all it is given into memory.
         while some := list(islice(all_places, ROUND)):
             yield from pool.map(write, some, chunksize=CHUNK)
+
+
+def _pool() -> Pool:
+    """Return a pool whose processes leave Ctrl-C to this one, from their first moment on."""
+    # What is ignored stays so in what is started.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return get_context("spawn").Pool(len(os.sched_getaffinity(0)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End in good order at SIGTERM, and not at once: a pool has processes to end."""
+
+    def told(number: int, frame: object) -> None:
+        del frame
+        # What a shell says of a program that the signal ended.
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write(out: Path, place: Place) -> tuple[str, str, str]:

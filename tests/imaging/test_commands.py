@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from dafh.imaging.decode import decode
 from dafh.imaging.phantom import Phantom
 
 from .instances import SEED
+from .processes import alive, until
 
 
 @pytest.fixture
@@ -51,3 +56,37 @@ def test_a_file_in_the_way_gives_one_clear_sentence(app: typer.Typer, tmp_path: 
 def test_nothing_to_make_is_a_usage_error(app: typer.Typer, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [str(tmp_path / "out"), "--instances", "0"]).exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)]
+)
+def test_told_to_end_it_ends_its_processes_and_says_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    dafh = Path(sys.executable).with_name("dafh")
+    with subprocess.Popen(
+        [dafh, "phantom", tmp_path, "--instances", "9000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # As a terminal tells all at once.
+        start_new_session=True,
+    ) as process:
+        until(lambda: len(list(tmp_path.iterdir())) > 5)
+        made = [int(one.name) for one in Path("/proc").iterdir() if in_session(one, process.pid)]
+        if number is signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (code, "")
+    assert len(made) > 2
+    until(lambda: not any(map(alive, made)))
+
+
+def in_session(folder: Path, session: int) -> bool:
+    """Say whether a folder of proc(5) is that of a process of a session."""
+    try:
+        return folder.name.isdigit() and os.getsid(int(folder.name)) == session
+    except ProcessLookupError:
+        return False
