@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,7 @@ from dafh.errors import (
 )
 from dafh.index.channel import GivenUpWithCaller
 from dafh.index.endpoint import Endpoint
+from dafh.index.turns import turn
 
 if TYPE_CHECKING:
     from grpc import _CallFuture
@@ -155,6 +156,7 @@ class Connection:
 
     def __init__(self, server: Endpoint | str, deadline: Deadline) -> None:
         endpoint = Endpoint(server) if isinstance(server, str) else server
+        self._local_port = endpoint.local_port
         guard = _Guard(endpoint.authorization())
         channel = GivenUpWithCaller(endpoint.channel(CHANNEL_OPTIONS), _stopping)
         self._channel = grpc.intercept_channel(channel, guard)
@@ -199,7 +201,11 @@ class Connection:
             The server refused something that should have worked.
         """
         if self._closed:
-            raise Unavailable(Reason.INDEX_UNAVAILABLE, "The connection to Milvus was closed.")
+            raise Unavailable(
+                Reason.INDEX_UNAVAILABLE,
+                "The connection to Milvus was closed.",
+                remedy="Open another one: this program is being ended, or has let go of the index.",
+            )
         return _run(stage, deadline, lambda timeout: call(self._client, timeout))
 
     def call(
@@ -216,6 +222,12 @@ class Connection:
             deadline,
             lambda client, timeout: getattr(client, name)(*arguments, timeout=timeout, **named),
         )
+
+    def alone(self, stage: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """Return what keeps other writers away from a server on this machine (`turn`)."""
+        if self._local_port is None:
+            return nullcontext()
+        return turn(self._local_port, deadline, stage)
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -76,6 +76,12 @@ class Endpoint:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return f"{host}:{port}"
 
+    @property
+    def local_port(self) -> int | None:
+        """The port where it listens on this machine, in plaintext; ``None`` elsewhere."""
+        parts = urlsplit(self.uri)
+        return parts.port if parts.scheme == "http" else None
+
     def channel(self, options: tuple[tuple[str, int | str], ...]) -> grpc.Channel:
         """Open a channel; it connects when it is used first.
 

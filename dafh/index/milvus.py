@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 import numpy as np
@@ -41,9 +41,10 @@ class MilvusIndex:
 
     Made with `open` or `open_or_create`. After the server was away it works again by itself.
 
-    Two processes that write *different* rows of the *same* frame at the same moment can overtake
-    each other, because Milvus has no conditional write; sending either again settles it. Within
-    one process writes take turns.
+    Two processes that write *different* rows of the *same* frame to a server elsewhere at the same
+    moment can overtake each other, because Milvus has no conditional write: then the wrong one of
+    the two may stand, and nobody is told. Sending both again, one after the other, settles it.
+    Within one object writes take turns, and so do all that write to a server on this machine.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class MilvusIndex:
     def upsert(self, cases: Sequence[Case], deadline: Deadline) -> list[Outcome]:
         """Store cases; each is acknowledged after a search has found it."""
         check_cases(self._coding, cases)
-        with holding(self._writing, deadline, "storing cases"):
+        with self._alone("storing cases", deadline):
             stored = self._rows.lookup([case.id for case in cases], deadline)
             changed, outcomes = ranking.merge(stored, cases)
             self._write(changed, deadline)
@@ -154,7 +155,7 @@ class MilvusIndex:
 
     def delete(self, ids: Sequence[CaseId], deadline: Deadline) -> int:
         """Delete cases; return how many existed. On return no search finds them."""
-        with holding(self._writing, deadline, "deleting cases"):
+        with self._alone("deleting cases", deadline):
             known = list(self._rows.lookup(ids, deadline))
             left = known
             for _ in range(ROUNDS):
@@ -184,6 +185,12 @@ class MilvusIndex:
     def close(self) -> None:
         """Let go of the connection; the index cannot be used afterwards."""
         self._connection.close()
+
+    @contextmanager
+    def _alone(self, stage: str, deadline: Deadline) -> Iterator[None]:
+        """Keep away other writers: of this object, and all of a server on this machine."""
+        with holding(self._writing, deadline, stage), self._connection.alone(stage, deadline):
+            yield
 
     def _candidates(
         self, query: Query, which: str, deadline: Deadline
