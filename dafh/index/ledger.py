@@ -4,15 +4,21 @@ Milvus replaces a row by deleting and inserting it, and a crash between the two 
 a document is never replaced: its next revision is written beside it, and then the former ones are
 deleted. The highest revision counts; whoever dies on the way leaves one that is whole.
 
-Milvus has no conditional write either. Two programs that change the same document in the same
-moment can overtake each other; one of the two documents stands then, and whoever notices that it is
-not theirs is told.
+Milvus has no conditional write either. So documents of one revision lie side by side, each under a
+key of its own that begins with the time, and who wrote one looks again: nobody else's is there, and
+theirs stands; or an earlier one is there, and they take theirs back and are told; or a later one,
+whose writer has not seen theirs yet or was told before that it stands: they wait until it is taken
+back, and take back their own if it is not. So of those that live, one at most is told that theirs
+stands, and it does. Readers wait too while there are two. If a writer dies before it took back a
+document, the earliest stands: theirs, only if the other's was begun later and yet was there first.
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dafh.deadline import Deadline
@@ -26,7 +32,11 @@ COLLECTION = "dafh_archives"
 
 FIELDS = (
     Field(
-        "id", Kind.TEXT, 128, required=True, about="Primary key: subject and revision of the note."
+        "id",
+        Kind.TEXT,
+        128,
+        required=True,
+        about="Primary key: subject, revision, and when and by whom it was written.",
     ),
     Field("subject", Kind.TEXT, 96, required=True, about="What the document is about."),
     Field("tenant", Kind.TEXT, 64, required=True, syntax=NAME, about="Whose it is."),
@@ -45,6 +55,12 @@ _STAGE = "reading the catalogue of archives"
 _WRITING = "writing the catalogue of archives"
 #: Rows of one answer; Milvus returns no more than 16 384.
 _PAGE = 1_000
+#: Seconds that somebody who wrote at the same time is given to take theirs back; readers wait
+#: longer than writers, who take back their own then.
+_YIELDING_S, _PATIENCE_S = 2.0, 5.0
+#: Seconds before its deadline in which a writer takes back its own.
+_MARGIN_S = 0.5
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,8 @@ class Note:
     document: str
     #: 1 for the first; a change has one more than what it changes.
     revision: int
+    #: Primary key, unlike every other's; of those with the highest revision the smallest counts.
+    id: str = field(default="", compare=False)
 
 
 class Ledger:
@@ -80,15 +98,19 @@ class Ledger:
         strong
             See every write that was acknowledged before; without it an answer may be seconds old.
         """
-        return max(self._notes(subject, deadline, strong=strong), key=_revision, default=None)
+        notes = self._notes(subject, deadline, strong=strong)
+        patience = Deadline.after(_PATIENCE_S)
+        while len(latest := _latest(notes)) > 1 and time.monotonic() < patience.at:
+            time.sleep(min(_POLL_S, deadline.remaining(_STAGE)))
+            notes = self._notes(subject, deadline)
+        return latest[0] if latest else None
 
     def of(self, tenant: str, kind: str, deadline: Deadline) -> list[Note]:
         """Return the latest documents of a tenant whose subjects begin with `kind`."""
-        latest: dict[str, Note] = {}
-        # In order of primary key, which is that of the revisions of a subject.
+        notes: dict[str, list[Note]] = {}
         for row in self._rows(kind, f"tenant == {literal(tenant)} and ", _FULL, deadline):
-            latest[row["subject"]] = _note(row)
-        return list(latest.values())
+            notes.setdefault(row["subject"], []).append(_note(row))
+        return [_latest(of_one)[0] for of_one in notes.values()]
 
     def subjects(self, kind: str, deadline: Deadline) -> set[str]:
         """Return the subjects that begin with `kind`, of every tenant."""
@@ -107,27 +129,59 @@ class Ledger:
         before = self._notes(note.subject, deadline)
         if max((one.revision for one in before), default=0) != note.revision - 1:
             raise _changed()
-        row = {
-            "id": _id(note),
-            "subject": note.subject,
-            "tenant": note.tenant,
-            "revision": note.revision,
-            "document": note.document,
-            "code": b"\0",
-        }
+        base = [one.id for one in _latest(before)[:1]]
+        mine = replace(note, id=_new_id(note))
+        row = {name: getattr(mine, name) for name in ["id", *_FULL]} | {"code": b"\0"}
         self._connection.call(_WRITING, deadline, "upsert", COLLECTION, [row])
-        if self.read(note.subject, deadline) != note:
+        if not self._stands(mine, base, deadline):
+            self._delete([mine], deadline)
             raise _changed()
         self._delete(before, deadline)
 
-    def remove(self, subject: str, deadline: Deadline) -> None:
-        """Remove all that is written about something; nothing is no fault."""
-        self._delete(self._notes(subject, deadline), deadline)
+    def remove(self, subject: str, deadline: Deadline, *, document: str | None = None) -> None:
+        """Remove all that is written about something; nothing is no fault.
+
+        Parameters
+        ----------
+        document
+            The latest that the caller knows.
+
+        Raises
+        ------
+        Outdated
+            It is another one.
+        """
+        notes = self._notes(subject, deadline)
+        latest = [one.document for one in _latest(notes)]
+        if latest and document is not None and latest != [document]:
+            raise _changed()
+        # By their own keys: what is written from here on stays.
+        self._delete(notes, deadline)
+
+    def _stands(self, mine: Note, base: list[str], deadline: Deadline) -> bool:
+        """Say whether a note that was written counts, and goes on to.
+
+        Parameters
+        ----------
+        base
+            Key of the note that it changes, if any: only who writes the next one removes that.
+        """
+        until = min(time.monotonic() + _YIELDING_S, deadline.at - _MARGIN_S)
+        while True:
+            notes = self._notes(mine.subject, deadline)
+            keys = [one.id for one in _latest(notes)]
+            if keys[:1] != [mine.id] or not {one.id for one in notes}.issuperset(base):
+                return False
+            if len(keys) == 1:
+                return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(_POLL_S)
 
     def _delete(self, notes: list[Note], deadline: Deadline) -> None:
         # From the first on: whoever dies on the way leaves the latest.
-        for note in sorted(notes, key=_revision):
-            which = f"id in [{literal(_id(note))}]"
+        for note in sorted(notes, key=_age):
+            which = f"id in [{literal(note.id)}]"
             self._connection.call(_WRITING, deadline, "delete", COLLECTION, filter=which)
 
     def _notes(self, subject: str, deadline: Deadline, *, strong: bool = True) -> list[Note]:
@@ -196,13 +250,20 @@ def _changed() -> Outdated:
     )
 
 
-def _id(note: Note) -> str:
-    return f"{note.subject}.{note.revision:012}"
+def _new_id(note: Note) -> str:
+    # Fourteen digits of microseconds last for two thousand years.
+    return f"{note.subject}.{note.revision:012}.{time.time_ns() // 1000:014x}{secrets.token_hex(2)}"
 
 
-def _revision(note: Note) -> int:
-    return note.revision
+def _latest(notes: list[Note]) -> list[Note]:
+    """Return the notes on one subject that have the highest revision, the earliest first."""
+    highest = max((note.revision for note in notes), default=0)
+    return sorted((note for note in notes if note.revision == highest), key=lambda note: note.id)
+
+
+def _age(note: Note) -> tuple[int, str]:
+    return note.revision, note.id
 
 
 def _note(row: dict[str, Any]) -> Note:
-    return Note(row["subject"], row["tenant"], row["document"], row["revision"])
+    return Note(row["subject"], row["tenant"], row["document"], row["revision"], row["id"])

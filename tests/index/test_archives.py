@@ -354,36 +354,6 @@ def test_a_deleted_archive_that_is_made_again_is_empty(
     assert 5 < calls < 59
 
 
-def test_the_highest_revision_of_a_note_counts_and_the_others_go(
-    lite_connection: Connection, lite: LiteServer
-) -> None:
-    ledger = Ledger(lite_connection)
-    about = subject("test", "default", "revisions")
-    for revision in (1, 2):
-        ledger.write(Note(about, "default", f'"{revision}"', revision), soon())
-    for stale in (1, 2, 4):
-        with pytest.raises(Outdated):
-            ledger.write(Note(about, "default", '"lost"', stale), soon())
-    mortal = Connection(lite.endpoint, soon())
-    dying = Ledger(mortal)
-    assert dying.read(about, soon()) is not None
-    # It dies when the next revision is written and the former is not yet deleted.
-    with pytest.raises(Died), dying_after(3, mortal):
-        dying.write(Note(about, "default", '"3"', 3), soon())
-    mortal.close()
-    for expected in (3, 4):
-        note = ledger.read(about, soon())
-        assert note is not None
-        assert (note.revision, note.document) == (expected, f'"{expected}"')
-        ledger.write(Note(about, "default", f'"{expected + 1}"', expected + 1), soon())
-    rows = lite_connection.call(
-        "counting", soon(), "query", "dafh_archives", filter=f'subject == "{about}"'
-    )
-    assert len(rows) == 1
-    ledger.remove(about, soon())
-    assert ledger.read(about, soon()) is None
-
-
 def test_a_catalogue_of_another_version_is_not_guessed_at(
     lite_connection: Connection, new_coding: NewCoding
 ) -> None:
