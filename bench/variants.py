@@ -169,7 +169,8 @@ def _draw(found: list[Variant], path: Path) -> None:
     sides = [one for one in found if one.float_macro_bar is not None]
     others = [one for one in found if one.float_macro_bar is None]
     times = [one.milliseconds for one in sides]
-    axes.plot(times, [one.float_macro_bar for one in sides], "k--", label="float cosine")
+    ceilings = [one.float_macro_bar or 0.0 for one in sides]
+    axes.plot(times, ceilings, "k--", label="float cosine")
     for bits in reversed(BITS):
         (line,) = axes.plot(
             times, [one.macro_bar[bits] for one in sides], "o-", label=f"{bits} bits"

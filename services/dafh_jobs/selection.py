@@ -63,7 +63,8 @@ class Rule(BaseModel):
     #: Series Description (0008,103E) has one of these forms; case does not count.
     series_description: tuple[str, ...] = ()
     take: bool = True
-    #: A number n takes the 1st, (1 + n)th, (1 + 2 n)th, … by Instance Number, then SOP Instance UID.
+    #: A number n takes the 1st, (1 + n)th, (1 + 2 n)th, … by Instance Number, then by SOP Instance
+    #: UID.
     slices: Slices | Annotated[int, Field(ge=1)] = Slices.ALL
     frames: Frames = Frames.REPRESENTATIVE
 

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 from dafh.errors import Reason, Unavailable
 from dafh.index.manifest import Folder, Store, unreadable
-from dafh_jobs.sources.remote import asking, filesystem, is_address
+from dafh_jobs.sources.asking import LISTING_S, ask
+from dafh_jobs.sources.remote import filesystem, is_address
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+
+#: Seconds in which a file of a dump, tens of megabytes, is there or here.
+MOVING_S = 600.0
 
 
 class Bucket:
@@ -31,42 +36,58 @@ class Bucket:
 
     def names(self) -> list[str]:
         """Return the names of the files."""
-        with _reaching():
+
+        def list_all() -> list[dict[str, str]]:
             self._store.invalidate_cache()
-            try:
-                listed = self._store.ls(self._root, detail=True)
-            except FileNotFoundError:
-                listed = []
+            with suppress(FileNotFoundError):
+                return list(self._store.ls(self._root, detail=True))
+            return []
+
+        with _reaching():
+            listed = ask(list_all, LISTING_S)
         names = (one["name"].rpartition("/")[2] for one in listed if one["type"] == "file")
         return sorted(name for name in names if not name.startswith("."))
 
     def read(self, name: str) -> bytes:
         """Return a file."""
-        content: bytes | None = None
-        with _reaching(), suppress(FileNotFoundError):
-            content = self._store.cat_file(f"{self._root}/{name}")
+
+        def fetch() -> bytes | None:
+            with suppress(FileNotFoundError):
+                return bytes(self._store.cat_file(f"{self._root}/{name}"))
+            return None
+
+        with _reaching():
+            content = ask(fetch, MOVING_S)
         if content is None:
             raise unreadable(f"{name} is missing")
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file at once, over a former one."""
-        with _reaching():
+
+        def put() -> None:
             self._store.makedirs(self._root, exist_ok=True)
             self._store.pipe_file(f"{self._root}/{name}", content)
 
+        with _reaching():
+            ask(put, MOVING_S)
+
     def remove(self, name: str) -> None:
         """Remove a file; that it is gone already is no fault."""
-        with _reaching(), suppress(FileNotFoundError):
-            self._store.rm_file(f"{self._root}/{name}")
+
+        def drop() -> None:
+            with suppress(FileNotFoundError):
+                self._store.rm_file(f"{self._root}/{name}")
+
+        with _reaching():
+            ask(drop)
 
 
 @contextmanager
 def _reaching() -> Iterator[None]:
     """Say in our words, and without an address, what a store's library raises inside the block."""
     try:
-        with asking():
-            yield
+        yield
     except OSError as error:
         raise Unavailable(
             Reason.SOURCE_UNREADABLE,
