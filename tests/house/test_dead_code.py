@@ -32,6 +32,7 @@ SEEN_ELSEWHERE = {
     "TritonPythonModel": "Triton's python backend",
     "initialize": "Triton's python backend",
     "do_GET": "http.server",
+    "do_HEAD": "http.server",
     "readable": "io",
     "readinto": "io",
     "exec_module": "importlib",
