@@ -158,6 +158,8 @@ def tell(facts: dict[str, Any], console: Console, *, as_json: bool) -> None:
     selected_out = facts["file_outcomes"].get(Outcome.NOT_SELECTED.value)
     if selected_out:
         console.print(f"  not selected: {selected_out} files")
+    if facts["labels_of_no_file"]:
+        console.print(f"  labels of no file: {facts['labels_of_no_file']} rows of the table")
     if not facts["complete"]:
         console.print("stopped before the end: run the same command again, it goes on from here")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from dafh_jobs.report import rows_of, write_report
 from dafh_jobs.selection import Selection, Survey
 from dafh_jobs.settings import JobSettings
 from dafh_jobs.shard import WHOLE, Shard
-from dafh_jobs.sources import Entry, Labels, check, count, entries
+from dafh_jobs.sources import Entry, LabelTable, count, entries, require_there
 from dafh_jobs.stopping import Abandoned, Stopping
 from dafh_jobs.storing import Store, Storing
 
@@ -43,7 +43,7 @@ class Task:
     sources: tuple[str, ...]
     tenant: str
     archive: str
-    labels: Mapping[str, Labels] = field(default_factory=dict)
+    labels: LabelTable = field(default_factory=lambda: LabelTable({}))
     selection: Selection = field(default_factory=Selection)
     shard: Shard = WHOLE
     #: ``None`` keeps it no longer than the run.
@@ -172,7 +172,7 @@ class Run:
     def _require_sources(self) -> None:
         """Stop where a whole source is gone, and not one file of it."""
         try:
-            check(self.task.sources)
+            require_there(self.task.sources)
         except InvalidInput as error:
             raise Unavailable(
                 Reason.SOURCE_UNREADABLE,
@@ -210,6 +210,8 @@ class Run:
             "complete": finished,
             "seconds": round(self.pace.seconds, 3),
             "known": self.pace.known,
+            # Who did not come to the end cannot tell.
+            "labels_of_no_file": self.task.labels.of_no_file if finished else 0,
             # Of this run: what a former one did took no time.
             "files_per_second": round(self.pace.rate, 2),
             "images_per_second": round(self.pace.images / max(self.pace.seconds, 1e-9), 2),

@@ -55,6 +55,8 @@ def _summary(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("seconds", facts["seconds"]),
         ("images per second, of the last run", facts["images_per_second"]),
     ]
+    if facts.get("labels_of_no_file"):
+        rows.append(("labels of no file", facts["labels_of_no_file"]))
     return rows + [(f"files noticed: {name}", count) for name, count in facts["noticed"].items()]
 
 

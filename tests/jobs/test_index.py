@@ -123,8 +123,9 @@ def test_labels_of_a_table_are_stored_and_new_ones_noticed(
     table = source / "labels.csv"
     job = new_job(lite, source, options=("--labels", str(table)))
     for label in ("b", "a"):
-        table.write_text(f"file,label,cancer_type\n{file.name},{label},x\n")
+        table.write_text(f"file,label,cancer_type\n{file.name},{label},x\ngone,{label},x\n")
         facts = job.finish()
+    assert facts["labels_of_no_file"] == 1
     # The same pixels with another label: one of the two stands, and the report says so.
     assert facts["outcomes"]["metadata_conflict"] == 1
     assert {case[-2] for case in job.cases()} <= {"", "a", "b"}

@@ -12,10 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dafh.errors import InvalidInput, Unavailable
+from dafh.errors import DafhError, InvalidInput, Unavailable
+from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.imaging.phantom import Phantom
-from dafh_jobs.sources import Labels, count, read_labels
-from tests.jobs.reading import MOST, bytes_of, dicomdir, faults, found, unreadable
+from dafh_jobs.sources import Labels, check, count, entries, read_labels
+from tests.jobs.reading import (
+    MOST,
+    bytes_of,
+    dicomdir,
+    faults,
+    found,
+    tarred,
+    unreadable,
+    zipped,
+)
 
 
 def test_a_folder_is_walked_to_its_leaves_in_order(folder: Path, made: list[Phantom]) -> None:
@@ -136,10 +146,69 @@ def test_a_dicomdir_names_files_and_a_folder_with_one_misses_what_is_gone(
     assert unreadable(everything) == 1
 
 
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        (b"na\xefve.dcm,x", "line 402"),
+        (b",x", "line 402"),
+        (b"a\0b,x", "line 402"),
+        (b'"a\nb",x\n,y', "line 404"),
+        (b"http://images.example/x,", "Row 401 .* without TLS"),
+        (b"nonsense://images/x,", "Row 401 .* cannot be read here"),
+        (b"http://[::1,", "Row 401 .* is none"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named_before_anything_is_begun(
+    tmp_path: Path, row: bytes, where: str
+) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_bytes(b"file,label\n" + b"x.dcm,y\n" * 400)
+    check([str(manifest)])
+    manifest.write_bytes(manifest.read_bytes() + row + b"\n")
+    with pytest.raises(DafhError, match=where):
+        check([str(manifest)])
+
+
+def test_a_short_row_and_one_of_nothing_name_no_file(tmp_path: Path) -> None:
+    table = tmp_path / "m.csv"
+    table.write_text("label,file\nlung,a\n\nbrain\n")
+    with pytest.raises(InvalidInput, match="line 4 names no file"):
+        read_labels(table)
+    pq.write_table(pa.table({"file": ["a", None]}), tmp_path / "m.parquet")
+    with pytest.raises(InvalidInput, match="row 2 names no file"):
+        check([str(tmp_path / "m.parquet")])
+
+
+def test_a_name_that_no_file_can_have_is_refused_and_ends_nothing() -> None:
+    assert faults(found("a\0b")) == ["NOT_A_FILE"]
+
+
+def test_an_empty_folder_is_a_share_that_is_not_mounted(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="nothing in the folder that is source 1 of 1"):
+        check([str(tmp_path)])
+    (tmp_path / "README").touch()
+    check([str(tmp_path)])
+
+
+def test_labels_reach_members_and_what_they_miss_is_counted(folder: Path, tmp_path: Path) -> None:
+    members = {"CT/1": b"1", "CT/2": b"2"}
+    zipped(folder / "b", members)
+    tarred(tmp_path / "a.tar", ("./CT/1", b"1"), ("/CT/2", b"2"), ("CT/1", b"3"))
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n./b/IM1,x\nb/a.zip/CT/1,y\nCT/1,z\nCT/2,v\nb/gone,w\nb/a.zip,w\n")
+    labels = read_labels(table)
+    read = entries([str(folder), str(tmp_path / "a.tar")], DEFAULT_LIMITS, labels)
+    told = [entry.labels.label for entry in read if entry.labels != Labels()]
+    assert told == ["x", "y", "z", "v", "z"]
+    # The one that is gone, and an archive, which is no file of images.
+    assert labels.of_no_file == 2
+
+
 def test_a_table_of_labels_may_hold_numbers_and_must_have_its_column(tmp_path: Path) -> None:
     table = tmp_path / "labels.parquet"
     pq.write_table(pa.table({"file": ["a", "b"], "label": [3, None]}), table)
-    assert read_labels(table) == {"a": Labels("3"), "b": Labels()}
+    labels = read_labels(table)
+    assert [labels.of(name) for name in "abc"] == [Labels("3"), Labels(), None]
     table = tmp_path / "labels.csv"
     table.write_text("name,label\na,b\n")
     with pytest.raises(InvalidInput, match="no column file"):

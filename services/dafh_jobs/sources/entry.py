@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -16,6 +16,31 @@ class Labels:
 
     label: str = ""
     cancer_type: str = ""
+
+
+class LabelTable:
+    """What a table says of files, and which of them were met.
+
+    Parameters
+    ----------
+    rows
+        Path below its source -> labels; of a member, that of its archive before its own.
+    """
+
+    def __init__(self, rows: Mapping[str, Labels]) -> None:
+        self._rows = rows
+        self._met: set[str] = set()
+
+    def of(self, path: str) -> Labels | None:
+        """Return the labels of a file that was met."""
+        if path in self._rows:
+            self._met.add(path)
+        return self._rows.get(path)
+
+    @property
+    def of_no_file(self) -> int:
+        """Rows whose file was not met."""
+        return len(self._rows) - len(self._met)
 
 
 class UnreadableError(OSError):

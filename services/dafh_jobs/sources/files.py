@@ -36,14 +36,26 @@ def exists(word: str) -> bool:
     return remote.exists(word) if is_address(word) else Path(word).exists()
 
 
+def is_empty_folder(word: str) -> bool:
+    """Say whether a path is that of a folder with nothing in it; a store has no empty folders."""
+    if is_address(word):
+        return False
+    try:
+        with os.scandir(word) as found:
+            return next(found, None) is None
+    except OSError:
+        # No folder, or one that cannot be listed: reading it says why.
+        return False
+
+
 def file_at(word: str) -> File:
     """Return the file at a path or address; that there is none shows when it is read."""
     if is_address(word):
         return remote.file_at(word)
     try:
         status = Path(word).stat()
-    except OSError:
-        # A link to nothing, or gone meanwhile: reading it says so.
+    except (OSError, ValueError):
+        # A link to nothing, gone meanwhile, or no name of a file: reading it says so.
         return File(word, "", partial(_open, word))
     return File(word, f"{status.st_size} {status.st_mtime_ns}", partial(_open, word))
 
@@ -115,6 +127,8 @@ def _is_folder(path: str) -> bool:
 
 
 def _open(path: str) -> BinaryIO:
+    if "\0" in path:
+        raise InvalidInput(Reason.NOT_A_FILE, "No file can have such a name.")
     # A pipe waits for whoever writes to it, and a device may do anything.
     kind = stat.S_IFMT(Path(path).stat().st_mode)
     if kind not in (stat.S_IFREG, stat.S_IFDIR):

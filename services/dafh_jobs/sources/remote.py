@@ -41,6 +41,7 @@ def check_address(word: str) -> None:
     Raises
     ------
     InvalidInput, Misconfigured
+        Or no library for such addresses is installed.
     """
     try:
         parts = urlsplit(word)
@@ -58,6 +59,10 @@ def check_address(word: str) -> None:
             remedy="Use https:// or an object store.",
             subject="source",
         )
+    try:
+        fsspec.get_filesystem_class(parts.scheme)
+    except (ImportError, ValueError):
+        raise _unread(parts.scheme) from None
 
 
 def check_argument(word: str) -> None:
@@ -90,7 +95,7 @@ def filesystem(word: str) -> tuple[AbstractFileSystem, str]:
     Raises
     ------
     InvalidInput, Misconfigured
-        No library for such addresses is installed, or it does not take this one.
+        As `check_address`, or the library does not take this one as it is set up.
     OSError
         The library does not reach the store.
     """
@@ -99,19 +104,24 @@ def filesystem(word: str) -> tuple[AbstractFileSystem, str]:
     def find() -> tuple[AbstractFileSystem, str] | None:
         try:
             found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(word)
-        except (ImportError, ValueError):
+        except ValueError:
             return None
         return found
 
     found = ask(find)
     if found is None:
-        raise Misconfigured(
-            Reason.NOT_INSTALLED,
-            f"Addresses with {urlsplit(word).scheme}:// cannot be read here.",
-            remedy="Install the fsspec library for them (s3fs, gcsfs, adlfs), or name a path.",
-            subject="source",
-        )
+        raise _unread(urlsplit(word).scheme)
     return found
+
+
+def _unread(scheme: str) -> Misconfigured:
+    return Misconfigured(
+        Reason.NOT_INSTALLED,
+        f"Addresses with {scheme}:// cannot be read here.",
+        remedy="Install the fsspec library for them (s3fs, gcsfs, adlfs) and set it up, or name a "
+        "path.",
+        subject="source",
+    )
 
 
 def exists(word: str) -> bool:
