@@ -246,9 +246,7 @@ def _copy(twin: Record, record: Record) -> None:
     record.outcome, record.reason = twin.outcome, twin.reason
     record.sop_instance_uid, record.modality = twin.sop_instance_uid, twin.modality
     record.transfer_syntax = twin.transfer_syntax
-    # What is in the archive by the other one is not counted twice.
+    record.added, record.unchanged = twin.added, twin.unchanged
+    record.metadata_conflict = twin.metadata_conflict
+    record.pixel_conflict = twin.pixel_conflict
     record.twin = twin.name != record.name
-    if not record.twin:
-        record.added, record.unchanged = twin.added, twin.unchanged
-        record.metadata_conflict = twin.metadata_conflict
-        record.pixel_conflict = twin.pixel_conflict

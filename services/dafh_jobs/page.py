@@ -50,13 +50,15 @@ _MODALITY = ("modality", "files", "images", "left out", "MB")
 def _summary(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("files", facts["files"]),
-        ("images in the archive", facts["indexed"]),
+        ("images indexed", facts["indexed"]),
         ("megabytes", round(facts["bytes"] / 1e6, 1)),
         ("seconds", facts["seconds"]),
         ("images per second, of the last run", facts["images_per_second"]),
     ]
     if facts.get("labels_of_no_file"):
         rows.append(("labels of no file", facts["labels_of_no_file"]))
+    if facts.get("cases") is not None:
+        rows.append(("cases in the archive, of all sources", facts["cases"]))
     return rows + [(f"files noticed: {name}", count) for name, count in facts["noticed"].items()]
 
 

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import dropwhile, groupby, islice, takewhile
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,12 +24,16 @@ from dafh.errors import InvalidInput, Reason
 from dafh.index import port
 from dafh.writing import written
 from dafh_jobs.journal import Outcome, Record
+from dafh_jobs.options import AsJson
 from dafh_jobs.page import draw_page
 
 FACTS, TABLE, PAGE = "report.json", "outcomes.parquet", "report.html"
 #: Where a file says which modality, and where it does not.
 UNKNOWN = "unknown"
 _ROWS = 8_192
+#: What the reports of all parts of a job have alike, and what is made one of theirs.
+_SAME = ("tenant", "archive", "model_version", "model_hash")
+_MERGED = frozenset({*_SAME, "shard", "complete", "seconds", "images_per_second"})
 
 SCHEMA = pa.schema(
     [
@@ -97,11 +101,19 @@ class Tally:
 
 
 def rows_of(records: Iterable[Record]) -> Iterator[Row]:
-    """Yield a row for each file; `records` are in order of their bytes."""
-    for _, group in groupby(records, key=attrgetter("sha256")):
+    """Yield a row for each file; `records` are in order of their bytes.
+
+    Of files with the same bytes and labels one counts; the others are its copies, whether they were
+    met before it was done or after.
+    """
+    for sha256, group in groupby(records, key=attrgetter("sha256")):
         alike = list(group)
-        alone = len(alike) == 1
+        # The last of each labels: no twin, where there is one that is none, and what brought most.
+        order = sorted(alike, key=lambda one: (not one.twin, one.added, one.frames))
+        # Of what could not be read it is not known what it is like.
+        counting = {one.labels: one for one in order} if sha256 else {}
         for record in alike:
+            copy = counting.get(record.labels, record) is not record
             yield {
                 "sha256": record.sha256,
                 "bytes": record.bytes,
@@ -110,12 +122,20 @@ def rows_of(records: Iterable[Record]) -> Iterator[Row]:
                 "sop_instance_uid": record.sop_instance_uid,
                 "modality": record.modality,
                 "transfer_syntax": record.transfer_syntax,
-                **{one.value: getattr(record, one.value) for one in port.Outcome},
+                **{one.value: 0 if copy else getattr(record, one.value) for one in port.Outcome},
                 "seconds": record.seconds,
-                "copy": record.twin and not alone,
-                "moved": record.twin and alone,
+                "copy": copy,
+                "moved": record.twin and not copy,
                 "changed": record.changed,
             }
+
+
+def tallied(rows: Iterable[Row], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `write_report` writes for programs; write nothing."""
+    tally = Tally()
+    for row in rows:
+        tally.add(row)
+    return {**about, **tally.facts()}
 
 
 def write_report(folder: Path, rows: Iterable[Row], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,9 +182,8 @@ def merge_reports(parts: Sequence[Path], folder: Path) -> dict[str, Any]:
     """
     told = [_facts(part) for part in parts]
     _require_one_job(told)
-    same = {name: told[0][name] for name in ("tenant", "archive", "model_version", "model_hash")}
     about = {
-        **same,
+        **{name: told[0][name] for name in _SAME},
         "shard": "0/1",
         "complete": all(one["complete"] for one in told),
         # They ran beside each other.
@@ -172,15 +191,31 @@ def merge_reports(parts: Sequence[Path], folder: Path) -> dict[str, Any]:
         "images_per_second": round(sum(one["images_per_second"] for one in told), 2),
         "merged": len(told),
     }
-    tables = [_rows(part) for part in parts]
-    return write_report(folder, heapq.merge(*tables, key=itemgetter("sha256")), about)
+    return write_report(folder, heapq.merge(*_tables(parts), key=itemgetter("sha256")), about)
+
+
+def _tables(parts: Sequence[Path]) -> list[Iterator[Row]]:
+    """Return the rows of each part, in order.
+
+    Whose a file is that cannot be read is not known: every part tells it. It is taken from the part
+    that could read fewest.
+    """
+    unread = [sum(1 for _ in takewhile(_is_unread, _rows(part))) for part in parts]
+    worst = unread.index(max(unread))
+    return [
+        _rows(part) if number == worst else dropwhile(_is_unread, _rows(part))
+        for number, part in enumerate(parts)
+    ]
+
+
+def _is_unread(row: Row) -> bool:
+    return not row["sha256"]
 
 
 def _require_one_job(told: Sequence[Mapping[str, Any]]) -> None:
     jobs = {(one["tenant"], one["archive"], one["model_hash"]) for one in told}
     shards = sorted(one["shard"] for one in told)
-    count = int(shards[0].rpartition("/")[2])
-    if len(jobs) != 1 or shards != sorted(f"{number}/{count}" for number in range(count)):
+    if len(jobs) != 1 or shards != sorted(f"{number}/{len(told)}" for number in range(len(told))):
         raise InvalidInput(
             Reason.ARGUMENT_INVALID,
             f"The reports are not those of all shards of one job: {', '.join(shards)}.",
@@ -191,21 +226,32 @@ def _require_one_job(told: Sequence[Mapping[str, Any]]) -> None:
 
 def _facts(part: Path) -> dict[str, Any]:
     try:
-        facts: dict[str, Any] = json.loads((part / FACTS).read_bytes())
+        facts = json.loads((part / FACTS).read_bytes())
     except (OSError, ValueError):
-        raise InvalidInput(
-            Reason.ARGUMENT_INVALID,
-            "A folder holds no report of a job.",
-            remedy=f"Name folders with {FACTS} and {TABLE}.",
-            subject="report",
-        ) from None
+        raise _no_report() from None
+    if not (isinstance(facts, dict) and facts.keys() >= _MERGED):
+        raise _no_report()
     return facts
 
 
 def _rows(part: Path) -> Iterator[Row]:
-    with pq.ParquetFile(part / TABLE) as table:
-        for batch in table.iter_batches(_ROWS):
-            yield from batch.to_pylist()
+    try:
+        with pq.ParquetFile(part / TABLE) as table:
+            if table.schema_arrow != SCHEMA:
+                raise _no_report()
+            for batch in table.iter_batches(_ROWS):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException):
+        raise _no_report() from None
+
+
+def _no_report() -> InvalidInput:
+    return InvalidInput(
+        Reason.ARGUMENT_INVALID,
+        "A folder holds no report of a job, or a damaged one.",
+        remedy=f"Name folders with {FACTS} and {TABLE}.",
+        subject="report",
+    )
 
 
 def merge(
@@ -214,7 +260,7 @@ def merge(
         typer.Argument(help="Folders of reports, one of each shard.", metavar="REPORT..."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the one report.", file_okay=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make one report of those of all shards of a job."""
     facts = merge_reports(parts, out)

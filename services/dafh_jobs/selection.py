@@ -63,8 +63,7 @@ class Rule(BaseModel):
     #: Series Description (0008,103E) has one of these forms; case does not count.
     series_description: tuple[str, ...] = ()
     take: bool = True
-    #: A number n takes the 1st, (1 + n)th, (1 + 2 n)th, … by Instance Number, then by SOP Instance
-    #: UID.
+    #: A number n takes every n-th from the first on, in the order of `Slices.REPRESENTATIVE`.
     slices: Slices | Annotated[int, Field(ge=1)] = Slices.ALL
     frames: Frames = Frames.REPRESENTATIVE
 
