@@ -22,6 +22,8 @@ from dafh_jobs.sources import Entry, Labels
 
 #: Version of the tables.
 LAYOUT = 1
+#: How every file of SQLite begins (https://sqlite.org/fileformat.html, 1.3.1).
+_SQLITE = b"SQLite format 3\0"
 
 
 class Outcome(StrEnum):
@@ -72,7 +74,7 @@ class Record:
     pixel_conflict: int = 0
     #: Seconds from reading it to its last decoded frame.
     seconds: float = 0.0
-    #: Another file had the same bytes before.
+    #: Another file, done before, has the same bytes, and so the same outcome and frames.
     twin: bool = False
     #: The file at this name had other bytes before.
     changed: bool = False
@@ -96,6 +98,7 @@ class Journal:
     ----------
     path
         Made where it is missing, mode 0600. Not on a network share: its locks are not kept there.
+        ``None`` keeps it in a file without a name, which is gone however the program ends.
     key
         Secret key, from which the one for names is derived.
     context
@@ -108,30 +111,29 @@ class Journal:
         Another job uses it, it is no journal of this version, or it cannot be written.
     """
 
-    def __init__(self, path: Path, key: bytes, context: str) -> None:
+    def __init__(self, path: Path | None, key: bytes, context: str) -> None:
         self._key = hmac.digest(key, b"dafh job journal", "sha256")
         self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(0o600)
-            path.chmod(0o600)
-        except OSError as error:
-            raise _unusable(f"it cannot be written ({error.strerror})") from None
+        if path is not None:
+            _prepare(path)
         with self._guarded():
             self._database = sqlite3.connect(
-                path, check_same_thread=False, isolation_level=None, timeout=1.0
+                path or "", check_same_thread=False, isolation_level=None, timeout=1.0
             )
             self._open(context)
 
     def _open(self, context: str) -> None:
         execute = self._database.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
+        (layout,) = execute("PRAGMA user_version").fetchone()
+        (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if layout == 0 and tables:
+            raise _foreign()
+        if layout not in (0, LAYOUT):
+            raise _unusable(f"it is of version {layout}")
         execute("PRAGMA journal_mode = WAL")
         # A power cut may take the last transactions, never the file.
         execute("PRAGMA synchronous = NORMAL")
-        (layout,) = execute("PRAGMA user_version").fetchone()
-        if layout not in (0, LAYOUT):
-            raise _unusable(f"it is of version {layout}")
         columns = ", ".join(
             f"{name} {_KINDS.get(name, 'INTEGER' if name in _INTEGERS else 'TEXT')}"
             for name in COLUMNS
@@ -196,8 +198,7 @@ class Journal:
     def records(self) -> Iterator[Record]:
         """Yield what became of all files that this run has met, in order of their bytes.
 
-        Of twins the first stays what it is; `twin` of another tells a copy, where the first was met
-        in this run too, or else that the file was moved: then `twin` is false.
+        Of files with the same bytes those come first that were no twins when they were met.
         """
         with self._guarded(), closing(self._database.cursor()) as cursor:
             rows = cursor.execute(
@@ -222,6 +223,20 @@ class Journal:
                 raise _translated(error) from None
 
 
+def _prepare(path: Path) -> None:
+    """Make the file of a journal, where nothing else is in it."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(0o600)
+        with path.open("rb") as stream:
+            if stream.read(len(_SQLITE)) not in (b"", _SQLITE):
+                raise _foreign()
+        path.chmod(0o600)
+    except OSError as error:
+        raise _unusable(f"it cannot be written ({error.strerror})") from None
+
+
 def _translated(error: sqlite3.Error) -> Misconfigured:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
@@ -241,14 +256,21 @@ def _translated(error: sqlite3.Error) -> Misconfigured:
     return _unusable("it is damaged, or the disk is")
 
 
-def _unusable(why: str) -> Misconfigured:
+def _unusable(
+    why: str,
+    remedy: str = "Name another file, or remove it: the job then does its work again, with the "
+    "same result.",
+) -> Misconfigured:
     return Misconfigured(
         Reason.SETTING_INVALID,
         f"The journal cannot be used: {why}.",
-        remedy="Name another file, or remove it: the job then does its work again, with the same "
-        "result.",
+        remedy=remedy,
         subject="journal",
     )
+
+
+def _foreign() -> Misconfigured:
+    return _unusable("the file is no journal", "Name another one; this one is left as it is.")
 
 
 def _record(row: tuple[object, ...]) -> Record:
