@@ -1,9 +1,9 @@
 """The command ``dafh``: subcommands from the entry points ``dafh.commands``, loaded when called.
 
 Exit codes: 0 done; 1 done, and the answer is no (a process is down, `encode` refused a file); 2
-wrong usage or set-up; 3 input that can never work; 4 something does not answer, try again; 5 the
-system is not in the needed state; 70 a defect of DAFH; 75 a job was told to stop: run it again, it
-goes on; 130 interrupted.
+wrong usage or set-up; 3 input that can never work; 4 something does not answer or a disk is full,
+try again; 5 the system is not in the needed state; 70 a defect of DAFH; 75 a job was told to stop:
+run it again, it goes on; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def main() -> None:
         build(sys.argv[1:])()
     except DafhError as error:
         sys.stderr.write(f"dafh: {error}\n")
-        sys.exit(EXIT_CODES[type(error)])
+        sys.exit(exit_code(error))
     except Exception as error:  # noqa: BLE001 - whatever else comes up to here is a defect
         # Where, and not what: the text of a foreign error may name a patient's file.
         frames = "".join(traceback.format_tb(error.__traceback__))
@@ -126,3 +126,9 @@ def main() -> None:
             f"{frames}dafh: A defect ({what}); please report it with the lines above.\n"
         )
         sys.exit(EXIT_CODES[Internal])
+
+
+def exit_code(error: DafhError) -> int:
+    """Return what a scheduler is told of an error."""
+    # A set-up that heals, as what does not answer.
+    return 4 if error.reason is Reason.DISK_FULL else EXIT_CODES[type(error)]

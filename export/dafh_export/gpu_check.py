@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
-from dafh.cli import EXIT_CODES
+from dafh.cli import exit_code
 from dafh.deadline import Deadline
 from dafh.encoding.onnx import MODEL_FILE
 from dafh.errors import DafhError, Misconfigured
@@ -293,7 +293,7 @@ def main() -> None:
         result = check(version, torch.device("cuda"))
     except DafhError as error:
         _say(str(error))
-        sys.exit(EXIT_CODES[type(error)])
+        sys.exit(exit_code(error))
     options.out.mkdir(parents=True, exist_ok=True)
     data = f"{result.model_dump_json(indent=2)}\n".encode()
     write_atomically(options.out / "gpu-check.json", data)

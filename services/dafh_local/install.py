@@ -18,7 +18,7 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from dafh.cli import EXIT_CODES
+from dafh.cli import exit_code
 from dafh.errors import DafhError, Misconfigured, Reason
 from dafh.settings import load
 from dafh_local.disk import writing
@@ -130,7 +130,7 @@ def main() -> None:
         _say(f"ready ({time.monotonic() - start:.0f} s)" if made else "already there")
     except DafhError as error:
         _say(str(error))
-        sys.exit(EXIT_CODES[type(error)])
+        sys.exit(exit_code(error))
 
 
 def _say(text: str) -> None:

@@ -17,7 +17,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dafh.cli import EXIT_CODES
+from dafh.cli import exit_code
 from dafh.errors import DafhError, Misconfigured, Reason
 from dafh_local.disk import writing
 from dafh_local.environment import milvus_library_path
@@ -117,7 +117,7 @@ def main() -> None:
         serve(options.db, options.address)
     except DafhError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(EXIT_CODES[type(error)])
+        sys.exit(exit_code(error))
 
 
 if __name__ == "__main__":
