@@ -195,10 +195,10 @@ class Rows:
         _require_order(after, rows)
         return [CaseId(row["id"]) for row in rows]
 
-    def count(self, deadline: Deadline) -> int:
+    def count(self, deadline: Deadline, *, strong: bool = False) -> int:
         """Return the number of rows."""
-        counted = "count(*)"
-        rows = self._query("counting cases", expression(self._coding), [counted], deadline)
+        counted, which = "count(*)", expression(self._coding)
+        rows = self._query("counting cases", which, [counted], deadline, strong=strong)
         return int(rows[0][counted])
 
     def store(self, cases: Sequence[Case], deadline: Deadline) -> None:

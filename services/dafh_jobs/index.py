@@ -14,12 +14,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from dafh.errors import InvalidInput, Reason
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT
 from dafh.index.live import LiveArchive
 from dafh_jobs.deployment import Servers, connected, soon
 from dafh_jobs.ingesting import into
-from dafh_jobs.job import Run, Settings, Task, new_pace
+from dafh_jobs.job import Run, Task
 from dafh_jobs.journal import Outcome
+from dafh_jobs.options import AsJson, DataDir, Tenant
 from dafh_jobs.preview import preview
 from dafh_jobs.selection import Frames, Rule, Selection
 from dafh_jobs.shard import Shard, chosen_shard
@@ -63,10 +65,7 @@ ReportFolder = Annotated[
     Path | None,
     typer.Option(help="Folder for the report: HTML, JSON, and a Parquet table of all files."),
 ]
-Tenant = Annotated[str, typer.Option(help="Whose archive.")]
 ArchiveName = Annotated[str, typer.Option(help="Archive; made where there is none.")]
-DataDir = Annotated[Path | None, typer.Option(help="Data directory of the running stack.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 def index(
@@ -74,8 +73,8 @@ def index(
     labels: Labelled = None,
     selection: Selected = None,
     frames: Annotated[
-        Frames, typer.Option(help="Frames of an instance, where no selection says.")
-    ] = Frames.REPRESENTATIVE,
+        Frames | None, typer.Option(help="Frames of an instance; by default representative.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be taken.")
     ] = False,
@@ -93,50 +92,47 @@ def index(
     It may be killed at any time: run the same command again, and it goes on where it was. Exit
     code 1: some files could not be read; 75: it was told to stop. Run it again then.
     """
-    check(source)
-    rules = Selection.read(selection) if selection else Selection([Rule(frames=frames)])
-    part = chosen_shard(shard)
-    console = Console(stderr=True)
-    if dry_run:
-        preview(source, rules, part, as_json=as_json)
-        return
-    stopping = Stopping()
-    with connected(tenant, data_dir) as servers, stopping.by_signals():
-        task = Task(
-            title="indexing",
-            sources=tuple(source),
-            tenant=tenant,
-            archive=archive,
-            labels=read_labels(labels),
-            selection=rules,
-            shard=part,
-            journal=None if no_journal else journal or journal_path(servers, tenant, archive, part),
-            report=report,
+    if selection and frames:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            "--frames does not count beside --selection.",
+            remedy='Say it in the rules: frames = "all".',
+            subject="frames",
         )
-        facts = run(task, servers, stopping, console)
+    console, stopping = Console(stderr=True), Stopping()
+    with stopping.by_signals():
+        check(source)
+        one = Rule(frames=frames or Frames.REPRESENTATIVE)
+        rules = Selection.read(selection) if selection else Selection([one])
+        part = chosen_shard(shard)
+        if dry_run:
+            preview(source, rules, part, as_json=as_json)
+            return
+        with connected(tenant, data_dir) as servers:
+            kept = journal or journal_path(servers, tenant, archive, part)
+            task = Task(
+                title="indexing",
+                sources=tuple(source),
+                tenant=tenant,
+                archive=archive,
+                labels=read_labels(labels),
+                selection=rules,
+                shard=part,
+                journal=None if no_journal else kept,
+                report=report,
+            )
+            facts = run(task, servers, stopping, console)
     tell(facts, console, as_json=as_json)
     raise typer.Exit(exit_code(facts, stopping))
 
 
 def run(task: Task, servers: Servers, stopping: Stopping, console: Console) -> dict[str, Any]:
     """Index; return the facts of the report."""
-    settings = Settings()
-    pace = new_pace(settings)
     coding = servers.archives.open_or_create(servers.coding(task.tenant, task.archive), soon())
     archive = servers.archives.get(task.archive, soon())
     live = LiveArchive(servers.connection, task.tenant, task.archive)
-    job = Run(
-        task=task,
-        servers=servers,
-        coding=coding,
-        side=servers.encoders.describe(coding.model_version).side,
-        created=archive.created,
-        pace=pace,
-        settings=settings,
-        stopping=stopping,
-        console=console,
-    )
-    return job.through(into(live, servers.encoders, pace))
+    job = Run(task, servers, coding, archive.created, stopping, console)
+    return job.through(into(live, servers.encoders, job.pace))
 
 
 def journal_path(servers: Servers, tenant: str, archive: str, part: Shard) -> Path:
@@ -160,7 +156,9 @@ def tell(facts: dict[str, Any], console: Console, *, as_json: bool) -> None:
         console.print(f"  not selected: {selected_out} files")
     if facts["labels_of_no_file"]:
         console.print(f"  labels of no file: {facts['labels_of_no_file']} rows of the table")
-    if not facts["complete"]:
+    if facts["complete"]:
+        console.print(f"the archive holds {facts['cases']} cases")
+    else:
         console.print("stopped before the end: run the same command again, it goes on from here")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -20,12 +19,12 @@ from dafh.imaging.pool import DecoderPool
 from dafh.index.case import Coding
 from dafh.settings import DecodeSettings, load
 from dafh_jobs.decoding import Decoding
-from dafh_jobs.deployment import Servers
+from dafh_jobs.deployment import Servers, soon
 from dafh_jobs.journal import Journal
 from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.pipeline import Pipeline
 from dafh_jobs.progress import Shown
-from dafh_jobs.report import rows_of, write_report
+from dafh_jobs.report import rows_of, tallied, write_report
 from dafh_jobs.selection import Selection, Survey
 from dafh_jobs.settings import JobSettings
 from dafh_jobs.shard import WHOLE, Shard
@@ -72,23 +71,25 @@ class Run:
         The servers.
     coding
         Of the codes that are made.
-    side
-        Of the model input, pixels.
     created
         Which archive of that name it is: one that was made again has none of the former's cases.
-    pace
-        Counts.
     """
 
     task: Task
     servers: Servers
     coding: Coding
-    side: int
     created: int | str
-    pace: Pace
-    settings: Settings
     stopping: Stopping
     console: Console
+    settings: Settings = field(default_factory=Settings)
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count from nothing."""
+        decoders, batches = self.settings.decode.decode_workers, self.settings.job.batches
+        # Writes to the index take turns.
+        stages = {Stage.READ: decoders, Stage.DECODE: decoders, Stage.ENCODE: batches}
+        object.__setattr__(self, "pace", Pace({**stages, Stage.INDEX: 1}))
 
     def through(self, store: Store) -> dict[str, Any]:
         """Take the source through; return the facts of the report.
@@ -99,9 +100,9 @@ class Run:
             The job cannot go on; run again, it goes on where it was.
         """
         task, key = self.task, self.servers.deployment.key
+        self.stopping.begun = True
         with ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dafh-job-")))
-            journal = Journal(task.journal or scratch / "journal.sqlite", key, self._context())
+            journal = Journal(task.journal, key, self._context())
             stack.callback(journal.close)
             shown = stack.enter_context(Shown(task.title, self.pace, self.console))
             survey = stack.enter_context(Survey()) if task.selection.needs_survey else None
@@ -111,11 +112,8 @@ class Run:
                 finished = look_through(self._entries(), survey, self.settings, self.stopping.event)
             if finished:
                 finished = self._work(store, journal, survey, shown, stack)
-            return write_report(
-                task.report or scratch / "report",
-                rows_of(journal.records()),
-                self._about(finished),
-            )
+            rows, about = rows_of(journal.records()), self._about(finished)
+            return write_report(task.report, rows, about) if task.report else tallied(rows, about)
 
     def _work(
         self,
@@ -133,7 +131,7 @@ class Run:
         decoding = Decoding(
             decoders=decoders,
             journal=journal,
-            side=self.side,
+            side=self.servers.encoders.describe(self.coding.model_version).side,
             workers=decode.decode_workers,
             most=decode.limits.request_bytes,
             pace=self.pace,
@@ -200,6 +198,8 @@ class Run:
         )
 
     def _about(self, finished: bool) -> dict[str, Any]:
+        archives = self.servers.archives
+        live = archives.get(self.task.archive, soon()).live if finished else None
         return {
             "tenant": self.task.tenant,
             "archive": self.task.archive,
@@ -208,6 +208,8 @@ class Run:
             "bits": self.coding.bits,
             "shard": str(self.task.shard),
             "complete": finished,
+            # Also of other sources; without those that were erased, whatever a journal says.
+            "cases": archives.rows(live).count(soon(), strong=True) if live else None,
             "seconds": round(self.pace.seconds, 3),
             "known": self.pace.known,
             # Who did not come to the end cannot tell.
@@ -218,16 +220,6 @@ class Run:
             "stages": {name: round(share, 3) for name, share in self.pace.shares.items()},
             "slowest": self.pace.slowest,
         }
-
-
-def new_pace(settings: Settings) -> Pace:
-    """Return a pace that has counted nothing yet."""
-    decoders = settings.decode.decode_workers
-    batches = settings.job.batches
-    # Writes to the index take turns.
-    return Pace(
-        {Stage.READ: decoders, Stage.DECODE: decoders, Stage.ENCODE: batches, Stage.INDEX: 1}
-    )
 
 
 def look_through(

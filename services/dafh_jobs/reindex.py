@@ -28,19 +28,12 @@ from dafh.index.fill import fill
 from dafh.index.port import Outcome
 from dafh.index.rows import Rows
 from dafh.ingest.ingest import Item
+from dafh_jobs.decoding import Abandoned
 from dafh_jobs.deployment import Servers, connected, soon
-from dafh_jobs.index import (
-    AsJson,
-    DataDir,
-    JournalFile,
-    ReportFolder,
-    Selected,
-    Tenant,
-    exit_code,
-    tell,
-)
+from dafh_jobs.index import JournalFile, ReportFolder, Selected, exit_code, tell
 from dafh_jobs.ingesting import TimedEncoder
-from dafh_jobs.job import Run, Settings, Task, new_pace
+from dafh_jobs.job import Run, Task
+from dafh_jobs.options import AsJson, DataDir, Tenant
 from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.selection import Frames, Rule, Selection
 from dafh_jobs.sources import check
@@ -72,33 +65,33 @@ def reindex(
     Prints the cases without images. It may be killed at any time: run the same command again. The
     way back is `dafh archive switch`.
     """
-    check(source)
-    # Every frame: which of them the archive has is looked up.
-    rules = Selection.read(selection) if selection else Selection([Rule(frames=Frames.ALL)])
     console, stopping = Console(stderr=True), Stopping()
-    with connected(tenant, data_dir) as servers, stopping.by_signals():
-        live = servers.archives.get(archive, soon()).live
-        described = servers.encoders.describe(model)
-        target = replace(live, model_hash=described.hash, model_version=described.version)
-        servers.archives.add_coding(target, soon())
-        kept = (
-            journal or servers.deployment.data_dir / "jobs" / f"{tenant}.{archive}.reindex.sqlite"
-        )
-        task = Task(
-            title="reindexing",
-            sources=tuple(source),
-            tenant=tenant,
-            archive=archive,
-            selection=rules,
-            journal=kept,
-            report=report,
-        )
-        with Codes(kept.with_suffix(".codes")) as codes:
-            facts = _coded(task, servers, live, target, codes, stopping, console)
-            if facts["complete"]:
-                facts |= _filled(servers, task, target, codes, switch, allow_missing)
-    for case in facts.get("first_missing", ()):
-        typer.echo(case, err=True)
+    with stopping.by_signals():
+        check(source)
+        # Every frame: which of them the archive has is looked up.
+        rules = Selection.read(selection) if selection else Selection([Rule(frames=Frames.ALL)])
+        with connected(tenant, data_dir) as servers:
+            live = servers.archives.get(archive, soon()).live
+            described = servers.encoders.describe(model)
+            target = replace(live, model_hash=described.hash, model_version=described.version)
+            servers.archives.add_coding(target, soon())
+            jobs = servers.deployment.data_dir / "jobs"
+            kept = journal or jobs / f"{tenant}.{archive}.reindex.sqlite"
+            task = Task(
+                title="reindexing",
+                sources=tuple(source),
+                tenant=tenant,
+                archive=archive,
+                selection=rules,
+                journal=kept,
+                report=report,
+            )
+            with Codes(kept.with_suffix(".codes")) as codes:
+                # Codes that are gone are made again.
+                run = Run(task, servers, target, codes.name, stopping, console)
+                facts = run.through(_into(codes, servers, live, target, run.pace))
+                if facts["complete"]:
+                    facts |= _filled(run, codes, switch, allow_missing)
     tell(facts, console, as_json=as_json)
     if facts["complete"] and not as_json:
         console.print(
@@ -189,33 +182,6 @@ def _unusable() -> Misconfigured:
     )
 
 
-def _coded(
-    task: Task,
-    servers: Servers,
-    live: Coding,
-    target: Coding,
-    codes: Codes,
-    stopping: Stopping,
-    console: Console,
-) -> dict[str, Any]:
-    """Go through the source; return the facts of the report."""
-    settings = Settings()
-    pace = new_pace(settings)
-    run = Run(
-        task=task,
-        servers=servers,
-        coding=target,
-        side=servers.encoders.describe(target.model_version).side,
-        # Codes that are gone are made again.
-        created=codes.name,
-        pace=pace,
-        settings=settings,
-        stopping=stopping,
-        console=console,
-    )
-    return run.through(_into(codes, servers, live, target, pace))
-
-
 def _into(codes: Codes, servers: Servers, live: Coding, target: Coding, pace: Pace) -> Store:
     """Return what keeps the codes of images that the archive has.
 
@@ -258,26 +224,33 @@ def _outcome(item: Item, case: Case | None) -> Outcome:
     return Outcome.ADDED if same else Outcome.PIXEL_CONFLICT
 
 
-def _filled(
-    servers: Servers, task: Task, target: Coding, codes: Codes, switch: bool, allow_missing: bool
-) -> dict[str, Any]:
+def _filled(run: Run, codes: Codes, switch: bool, allow_missing: bool) -> dict[str, Any]:
     """Fill the coding, and make it the live one if that is wanted; return what to tell of it."""
-    never = Deadline.never()
-    filled = fill(
-        servers.connection,
-        task.tenant,
-        task.archive,
-        CodingKey(target.key),
-        lambda cases: codes.of(target, cases),
-        never,
-    )
+    archives, task, target = run.servers.archives, run.task, run.coding
+    never, key = Deadline.never(), CodingKey(target.key)
+
+    def recode(cases: Sequence[Case]) -> Mapping[CaseId, HashCode]:
+        if run.stopping.event.is_set():
+            raise Abandoned
+        return codes.of(target, cases)
+
+    try:
+        filled = fill(run.servers.connection, task.tenant, task.archive, key, recode, never)
+        missing = filled.missing
+        for case in missing.first:
+            typer.echo(case, err=True)
+        if missing.count > len(missing.first):
+            typer.echo(f"and {missing.count - len(missing.first)} more", err=True)
+        if run.stopping.event.is_set():
+            raise Abandoned
+    except Abandoned:
+        return {"complete": False}
     if switch:
-        servers.archives.switch(task.archive, target.key, never, allow_missing_cases=allow_missing)
-    live = servers.archives.get(task.archive, soon()).live
+        archives.switch(task.archive, target.key, never, allow_missing_cases=allow_missing)
     return {
         "coding": target.key,
         "stored": filled.stored,
-        "missing": filled.missing.count,
-        "first_missing": list(filled.missing.first),
-        "live": live.key,
+        "missing": missing.count,
+        "first_missing": list(missing.first),
+        "live": archives.get(task.archive, soon()).live.key,
     }

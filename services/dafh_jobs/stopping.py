@@ -29,11 +29,15 @@ def told_to_stop() -> bool:
 
 
 class Stopping:
-    """Whether a job was told to stop, and what it then says to whoever started it."""
+    """Whether a job was told to stop, and what it then says to whoever started it.
+
+    Until it has begun there is nothing to end in good order: told to stop, it ends at once.
+    """
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.exit_code = RESUME
+        self.begun = False
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
@@ -45,6 +49,8 @@ class Stopping:
             self.exit_code = INTERRUPTED if number == signal.SIGINT else RESUME
             self.event.set()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if not self.begun:
+                raise SystemExit(self.exit_code)
 
         _listening.append(self)
         try:

@@ -7,7 +7,10 @@ import io
 import json
 import shutil
 import signal
+import socket
 import stat
+import subprocess
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +22,11 @@ from pydicom import dcmread, dcmwrite
 from typer.testing import CliRunner
 
 from dafh.cli import build
+from dafh.errors import InvalidInput
 from dafh_jobs.journal import Journal
+from tests.index.models import soon
 from tests.index.servers import LiteServer
-from tests.jobs.jobs import Job, end, until
+from tests.jobs.jobs import DAFH, Job, end, until
 
 pytestmark = pytest.mark.stack
 
@@ -197,8 +202,9 @@ def test_three_shards_in_parallel_are_one_run(
     new_job: NewJob, lite: LiteServer, source: Path, tmp_path: Path
 ) -> None:
     shutil.copy(min(source.glob("*.dcm")), source / "copy")
+    (source / "gone").symlink_to("nothing")
     whole = new_job(lite, source, name="whole", options=("--report", str(tmp_path / "whole")))
-    expected = whole.finish()
+    expected = whole.finish(code=1)
     job = new_job(lite, source, name="parts")
     settings = {"JOB_COMPLETION_INDEX": "2", "DAFH_SHARDS": "3"}
     parts = [
@@ -210,16 +216,82 @@ def test_three_shards_in_parallel_are_one_run(
     ]
     for part in parts:
         _, said = part.communicate(timeout=240)
-        assert part.returncode == 0, said
+        assert part.returncode == 1, said
     assert job.cases() == whole.cases()
     merged = merge(tmp_path, 3)
-    for name in ("files", "bytes", "skipped"):
+    for name in ("files", "bytes", "skipped", "noticed"):
         assert merged[name] == expected[name], name
     assert merged["outcomes"]["added"] == expected["outcomes"]["added"] == 60
     rows = [pq.read_table(tmp_path / name / "outcomes.parquet") for name in ("merged", "whole")]
     assert rows[0]["sha256"] == rows[1]["sha256"]
-    again = job.finish("--shard", "1/3")
+    again = job.finish("--shard", "1/3", code=1)
     assert again["known"] == 63
+
+
+def test_what_was_erased_is_not_said_to_be_in_the_archive(
+    new_job: NewJob, lite: LiteServer, source: Path
+) -> None:
+    job = new_job(lite, source)
+    assert job.finish()["cases"] == 60
+    with job.index() as index:
+        erased = next(index.scan(soon())).id
+    words = ["archive", "erase", job.archive, "--case", erased, "--yes"]
+    subprocess.run([DAFH, *words], env=job.environment, check=True, capture_output=True)
+    again = job.finish()
+    # The journal remembers the file, and does not bring the case back.
+    assert (again["indexed"], again["known"], again["cases"]) == (60, 62, 59)
+    forgotten = job.finish("--no-journal")
+    assert (forgotten["outcomes"], forgotten["cases"]) == ({"added": 1, "unchanged": 59}, 60)
+
+
+def test_killed_without_a_journal_a_job_leaves_no_file(
+    new_job: NewJob, lite: LiteServer, source: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nslices = "representative"\n')
+    job = new_job(lite, source, settings={"DAFH_DECODE_WORKERS": "1", "TMPDIR": str(scratch)})
+    process = job.start("--no-journal", "--selection", str(rules))
+    until(lambda: process.poll() is not None or job.count() > 0)
+    end(process, signal.SIGKILL)
+    assert list(scratch.iterdir()) == []
+    assert list(job.folder.rglob("*.sqlite")) == []
+
+
+@pytest.mark.parametrize("words", [["index"], ["reindex", "a", "--model", "2", "--from"]])
+def test_told_to_stop_before_it_has_begun_a_job_says_resume(
+    new_job: NewJob, lite: LiteServer, few: Path, words: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        job = new_job(lite, few)
+        where = {"DAFH_MILVUS_URI": f"http://127.0.0.1:{mute.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [DAFH, *words, str(few)],
+            env=job.environment | where,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        # It asks, and nobody answers.
+        mute.settimeout(60)
+        connection, _ = mute.accept()
+        began = time.monotonic()
+        with connection:
+            told, said = end(process, signal.SIGTERM)
+    assert told == 75, said
+    assert "Traceback" not in said
+    assert time.monotonic() - began < 20
+
+
+def test_frames_beside_a_selection_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text("[[rule]]\n")
+    rules = ["--selection", str(tmp_path / "rules.toml")]
+    words = ["index", str(tmp_path), "--dry-run", *rules]
+    assert CliRunner().invoke(build(words), words).exit_code == 0
+    words += ["--frames", "representative"]
+    with pytest.raises(InvalidInput, match="--frames"):
+        CliRunner().invoke(build(words), words, catch_exceptions=False)
 
 
 def merge(folder: Path, count: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from dafh.cli import build
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.index.archives import Archives
 from dafh.index.case import Coding
 from dafh.index.connection import Connection
+from dafh.index.fill import Filled, fill
 from dafh.index.milvus import MilvusIndex
+from dafh_jobs import reindex
 from tests.chaos.triton import SECOND, Triton
 from tests.index.models import soon
 from tests.index.servers import LiteServer
@@ -112,6 +117,8 @@ def test_cases_without_pixels_are_told_and_block_the_switch(job: Job) -> None:
     assert codings(job)[0] == live
     facts = reindexed(job, "--switch", "--allow-missing")
     assert facts["missing"] == len(facts["first_missing"]) == 3
+    # Also who is refused is told which.
+    assert set(facts["first_missing"]) <= set(refused["said"].splitlines())
     assert codings(job)[0].model_hash == SECOND
     assert len(codes(job, codings(job)[0])) == 57
 
@@ -137,3 +144,25 @@ def test_a_reindexing_that_is_killed_goes_on(job: Job) -> None:
     assert facts["missing"] == 0
     live, other = codings(job)
     assert codes(job, other) == {key: turned(code) for key, code in codes(job, live).items()}
+
+
+def test_told_to_stop_while_it_fills_a_reindexing_does_not_switch(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (live,) = codings(job)
+
+    def told(*words: Any) -> Filled:  # noqa: ANN401 - as `fill`
+        os.kill(os.getpid(), signal.SIGTERM)
+        return fill(*words)
+
+    monkeypatch.setattr(reindex, "fill", told)
+    for name, value in job.environment.items():
+        monkeypatch.setenv(name, value)
+    words = ["reindex", job.archive, "--model", "2", "--from", *job.sources, "--switch", "--json"]
+    words += ["--data-dir", str(job.folder)]
+    answer = CliRunner().invoke(build(words), words, catch_exceptions=False)
+    assert answer.exit_code == 75, answer.output
+    assert not json.loads(answer.stdout)["complete"]
+    before, other = codings(job)
+    assert (before, codes(job, other)) == (live, {})
+    assert reindexed(job, "--switch")["live"] == other.key
