@@ -8,7 +8,7 @@ from dafh.errors import FailedPrecondition, Reason
 from dafh.index.case import Coding, CodingKey
 from dafh.index.difference import Missing
 from dafh.index.pointer import Marks
-from dafh.index.record import ArchiveRecord
+from dafh.index.record import ArchiveRecord, PointerKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Archive:
     etag: str
     #: The coding that a switch is about to make live, or died on the way.
     switching_to: Coding | None = None
+    #: How the pointer to the live coding is kept.
+    pointer: PointerKind = PointerKind.UNNOTED
 
     @property
     def live(self) -> Coding:
@@ -66,6 +68,7 @@ def archive_of(record: ArchiveRecord, marks: Marks) -> Archive:
         ),
         etag=record.etag(record.coding(live).key),
         switching_to=None if to is None else record.coding(to),
+        pointer=record.pointer,
     )
 
 

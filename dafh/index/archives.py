@@ -7,7 +7,7 @@ wherever it is cut off; the next change to the same archive finishes what was le
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from dafh.deadline import Deadline
@@ -22,17 +22,15 @@ from dafh.errors import (
 from dafh.index import storage
 from dafh.index.archive import Archive, Switched, archive_of, require_same
 from dafh.index.case import Coding, CodingKey
+from dafh.index.catalogue import Catalogue
 from dafh.index.connection import Connection
 from dafh.index.difference import Missing, missing
-from dafh.index.ledger import Ledger, Note
-from dafh.index.pointer import NONE, POINTER, Marks, Pointer, pointer
-from dafh.index.progress import ErasureCount, FillNote
-from dafh.index.record import ArchiveRecord, CodingRecord, subject
+from dafh.index.ledger import Ledger
+from dafh.index.pointer import NONE, Marks, kind_of
+from dafh.index.progress import FillNote
+from dafh.index.record import ArchiveRecord, CodingRecord
 from dafh.index.rows import Rows
 from dafh.index.schema import check_coding, check_text
-
-#: Kind of notes in the ledger.
-ARCHIVE = "archive"
 
 #: Seconds in which the mark of a switch that failed is taken away, whatever the deadline.
 _CLEARING_S = 10.0
@@ -54,10 +52,14 @@ class Archives:
     def __init__(self, connection: Connection, tenant: str, *, shared: bool = False) -> None:
         check_text("tenant", tenant)
         self._connection = connection
-        #: Where all of it is written.
-        self.ledger = Ledger(connection)
+        self._catalogue = Catalogue(connection, tenant)
         self._tenant = tenant
         self._shared = shared
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where all of it is written."""
+        return self._catalogue.ledger
 
     def get(self, name: str, deadline: Deadline, *, strong: bool = True) -> Archive:
         """Return an archive.
@@ -73,8 +75,8 @@ class Archives:
         NotFound
             There is no such archive.
         """
-        record = self._record(name, deadline, strong=strong)
-        marks = self.pointer(name, deadline).read(deadline)
+        record = self._catalogue.record(name, deadline, strong=strong)
+        marks = Marks() if record is None else self._catalogue.marks(record, deadline)
         known = record is not None and (marks.live == NONE or record.find(marks.live) is not None)
         if not known and not strong:
             return self.get(name, deadline)
@@ -82,18 +84,9 @@ class Archives:
 
     def all(self, deadline: Deadline) -> list[Archive]:
         """Return all archives of the tenant, in order of name."""
-        notes = self.ledger.of(self._tenant, f"{ARCHIVE}-", deadline)
-        records = [ArchiveRecord.read(note.document, note.revision) for note in notes]
-        # Of other tenants nothing is read but which collections are theirs.
-        known = {about.split("-")[1] for about in self.ledger.subjects(f"{ARCHIVE}-", deadline)}
-        records += [
-            record
-            for name in storage.own_archives(self._connection, self._tenant, known, deadline)
-            if (record := self._record(name, deadline)) is not None
-        ]
         return [
-            archive_of(record, self.pointer(record.archive, deadline).read(deadline))
-            for record in sorted(records, key=lambda record: record.archive)
+            archive_of(record, self._catalogue.marks(record, deadline))
+            for record in self._catalogue.all(deadline)
             if not record.deleted
         ]
 
@@ -111,7 +104,7 @@ class Archives:
         record = self._settled(coding.archive, deadline)
         while record is None:
             record = self._created(coding, deadline) or self._settled(coding.archive, deadline)
-        archive = archive_of(record, self.pointer(coding.archive, deadline).read(deadline))
+        archive = archive_of(record, self._catalogue.marks(record, deadline))
         if (archive.live.key, archive.live.key_id) != (coding.key, coding.key_id):
             raise Conflict(
                 Reason.ARCHIVE_EXISTS,
@@ -133,10 +126,10 @@ class Archives:
             It is not coded so, or its patient keys were made with another key.
         """
         coding = self._own(coding)
-        record = _existing(self._record(coding.archive, deadline))
+        record = _existing(self._catalogue.record(coding.archive, deadline))
         while record.revision == 0:
             known = record.model_copy(update={"created": _now()})
-            noted = self._noted(known, deadline) or self._record(coding.archive, deadline)
+            noted = self._noted(known, deadline) or self._catalogue.record(coding.archive, deadline)
             record = _existing(noted)
         found = record.find(coding.key)
         stored = record.coding(found) if found else self.get(coding.archive, deadline).live
@@ -187,7 +180,7 @@ class Archives:
             return archive_of(record, marks)
         storage.make(self._connection, coding, deadline)
         added = (*record.codings, CodingRecord.of(coding, _now()))
-        return archive_of(self._write(record, {"codings": added}, deadline), marks)
+        return archive_of(self._catalogue.write(record, {"codings": added}, deadline), marks)
 
     def drop_coding(
         self, name: str, key: CodingKey, deadline: Deadline, *, etag: str = ""
@@ -215,8 +208,8 @@ class Archives:
                 subject="coding",
             )
         doomed = {"codings": record.without(found), "doomed": (*record.doomed, found)}
-        record = self._write(record, doomed, deadline)
-        return archive_of(_existing(self._settle(record, deadline)), marks)
+        record = self._catalogue.write(record, doomed, deadline)
+        return archive_of(_existing(self._catalogue.settle(record, deadline)), marks)
 
     def delete(
         self,
@@ -246,21 +239,25 @@ class Archives:
             The archive is no longer the one that `etag` tells.
         """
         try:
-            record, _ = self._changing(name, etag, deadline)
+            record, marks = self._changing(name, etag, deadline)
         except NotFound:
             if allow_missing:
                 return
             raise
         codings = [record.coding(one) for one in record.codings]
         if not force and any(Rows(self._connection, one).keys("", 1, deadline) for one in codings):
-            raise FailedPrecondition(
-                Reason.ARCHIVE_NOT_EMPTY,
-                "The archive holds cases.",
-                remedy="Force the deletion if they may go with it.",
-                subject="force",
-            )
-        gone = {"deleted": True, "doomed": (*record.doomed, *record.codings), "codings": ()}
-        self._settle(self._write(record, gone, deadline), deadline)
+            raise _not_empty()
+        live = _coding(record, archive_of(record, marks).live.key)
+        gone = {
+            "deleted": True,
+            "if_empty": not force,
+            "doomed": (live, *record.without(live)),
+            "codings": (),
+        }
+        record = self._catalogue.write(record, gone, deadline)
+        # A case may have come since.
+        if self._catalogue.settle(record, deadline) is not None:
+            raise _not_empty()
 
     def switch(
         self,
@@ -293,11 +290,11 @@ class Archives:
         FailedPrecondition
             The coding lacks cases, or a fill of it is under way or was interrupted.
         Outdated
-            The archive is no longer the one that `etag` tells.
+            The archive is no longer the one that `etag` tells, or another switch came in between.
         """
         record, marks = self._changing(name, etag, deadline)
         live, target = archive_of(record, marks).live, record.coding(_coding(record, to))
-        mark = self.pointer(name, deadline)
+        mark = self._catalogue.pointer(name, record.pointer, deadline)
         if target.key == live.key:
             mark.move(live, None, deadline)
             return Switched(self.get(name, deadline), Missing())
@@ -305,23 +302,26 @@ class Archives:
             return Switched(archive_of(record, marks), self.missing(live, target, deadline))
         # From here on no write is acknowledged that has not reached the target.
         mark.move(live, target, deadline)
+        marked = Marks(live.key, target.key)
         try:
             lacking = self.missing(live, target, deadline)
             self._require_complete(target, lacking, allow_missing_cases, deadline)
-            self._write(record, {}, deadline)
+            self._catalogue.write(record, {}, deadline)
         except BaseException:
-            self._stay(name, mark)
+            # Taken away, unless another switch has put its own there.
+            with suppress(Outdated):
+                mark.move(live, None, Deadline.after(_CLEARING_S), since=marked)
             raise
-        mark.move(target, None, deadline)
+        mark.move(target, None, deadline, since=marked)
         return Switched(self.get(name, deadline), lacking)
 
     def missing(self, live: Coding, other: Coding, deadline: Deadline) -> Missing:
         """Return what another coding lacks of the live one."""
         return missing(Rows(self._connection, live), Rows(self._connection, other), deadline)
 
-    def pointer(self, name: str, deadline: Deadline) -> Pointer:
-        """Return the pointer to an archive's live coding."""
-        return pointer(self._connection, self.ledger, self._tenant, name, deadline)
+    def marks(self, archive: Archive, deadline: Deadline) -> Marks:
+        """Return where an archive's pointer stands, every move seen."""
+        return self._catalogue.pointer(archive.name, archive.pointer, deadline).read(deadline)
 
     def rows(self, coding: Coding) -> Rows:
         """Return the rows of a coding."""
@@ -356,10 +356,12 @@ class Archives:
 
         From then on everybody knows it by the same time of creation.
         """
+        kind = {"pointer": kind_of(self._connection, deadline)}
         try:
-            record = self._write(record, {}, deadline)
+            record = self._catalogue.write(record, kind, deadline)
             first = record.coding(record.codings[0])
-            self.pointer(record.archive, deadline).move(first, None, deadline)
+            mark = self._catalogue.pointer(record.archive, record.pointer, deadline)
+            mark.move(first, None, deadline)
         except Outdated:
             return None
         return record
@@ -367,7 +369,7 @@ class Archives:
     def _changing(self, name: str, etag: str, deadline: Deadline) -> tuple[ArchiveRecord, Marks]:
         """Return an archive that is about to be changed, with nothing left to finish."""
         record = _existing(self._settled(name, deadline))
-        marks = self.pointer(name, deadline).read(deadline)
+        marks = self._catalogue.marks(record, deadline)
         if etag and etag != archive_of(record, marks).etag:
             raise Outdated(
                 Reason.ARCHIVE_CHANGED,
@@ -378,59 +380,13 @@ class Archives:
         return record, marks
 
     def _settled(self, name: str, deadline: Deadline) -> ArchiveRecord | None:
-        record = self._record(name, deadline)
-        return None if record is None else self._settle(record, deadline)
-
-    def _settle(self, record: ArchiveRecord, deadline: Deadline) -> ArchiveRecord | None:
-        """Finish what a record means to do; return what it is then, ``None`` where it is gone."""
-        if record.deleted:
-            self.pointer(record.archive, deadline).move(None, None, deadline)
-        for one in record.doomed:
-            coding = record.coding(one)
-            storage.remove(self._connection, coding, deadline)
-            FillNote(self.ledger, coding).remove(deadline)
-        if not record.deleted:
-            return self._write(record, {"doomed": ()}, deadline) if record.doomed else record
-        # A coding that was about to be added when the archive was deleted is in no record.
-        for coding in self._own_codings(record.archive, deadline):
-            storage.remove(self._connection, coding, deadline)
-        ErasureCount(self.ledger, self._tenant, record.archive).remove(deadline)
-        self.ledger.remove(subject(POINTER, self._tenant, record.archive), deadline)
-        self.ledger.remove(subject(ARCHIVE, self._tenant, record.archive), deadline)
-        return None
-
-    def _record(
-        self, name: str, deadline: Deadline, *, strong: bool = True
-    ) -> ArchiveRecord | None:
-        about = subject(ARCHIVE, self._tenant, name)
-        note = self.ledger.read(about, deadline, strong=strong)
-        if note is None and not strong:
-            note = self.ledger.read(about, deadline)
-        if note is not None:
-            return ArchiveRecord.read(note.document, note.revision)
-        # Made before there was a catalogue, or by somebody who died before writing into it.
-        codings = self._own_codings(name, deadline)
-        if not codings:
-            return None
-        records = tuple(CodingRecord.of(coding, 0) for coding in codings)
-        return ArchiveRecord(tenant=self._tenant, archive=name, created=0, codings=records)
-
-    def _own_codings(self, name: str, deadline: Deadline) -> list[Coding]:
-        return storage.own_codings(self._connection, self._tenant, name, deadline)
-
-    def _write(
-        self, record: ArchiveRecord, changes: Mapping[str, object], deadline: Deadline
-    ) -> ArchiveRecord:
-        changes = {**changes, "revision": record.revision + 1}
-        changed = record.model_copy(update=changes)
-        note = Note(
-            subject(ARCHIVE, self._tenant, record.archive),
-            self._tenant,
-            changed.model_dump_json(),
-            changed.revision,
-        )
-        self.ledger.write(note, deadline)
-        return changed
+        while True:
+            record = self._catalogue.record(name, deadline)
+            if record is None:
+                return None
+            # Somebody else who finishes it is nobody to give way to.
+            with suppress(Outdated):
+                return self._catalogue.settle(record, deadline)
 
     def _require_complete(
         self, target: Coding, lacking: Missing, allowed: bool, deadline: Deadline
@@ -450,12 +406,6 @@ class Archives:
                 subject="coding",
             )
 
-    def _stay(self, name: str, mark: Pointer) -> None:
-        """Take away the mark of a switch that failed."""
-        deadline = Deadline.after(_CLEARING_S)
-        archive = self.get(name, deadline)
-        mark.move(archive.live, None, deadline)
-
 
 def _existing(record: ArchiveRecord | None) -> ArchiveRecord:
     if record is None or record.deleted:
@@ -467,6 +417,15 @@ def _existing(record: ArchiveRecord | None) -> ArchiveRecord:
             subject="archive",
         )
     return record
+
+
+def _not_empty() -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.ARCHIVE_NOT_EMPTY,
+        "The archive holds cases.",
+        remedy="Force the deletion if they may go with it.",
+        subject="force",
+    )
 
 
 def _coding(record: ArchiveRecord, key: CodingKey) -> CodingRecord:

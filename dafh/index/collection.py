@@ -22,7 +22,7 @@ from dafh.index.case import Case, CaseId, Coding, digest
 from dafh.index.filters.milvus import literal, literals, written
 from dafh.index.filters.tree import Filter
 from dafh.index.port import Exclude
-from dafh.index.schema import FIELDS, HEX_128, Kind, Source, fields_of
+from dafh.index.schema import FIELDS, HEX_128, Kind, Source, check_text, fields_of
 
 #: Version of the layout, kept in each collection's description.
 LAYOUT = 1
@@ -39,7 +39,14 @@ _WORD_BYTES = 8
 
 
 def archive_key(tenant: str, archive: str) -> str:
-    """Return what stands for an archive in names: 32 hexadecimal digits."""
+    """Return what stands for an archive in names: 32 hexadecimal digits.
+
+    Raises
+    ------
+    InvalidInput
+        No archive can have that name.
+    """
+    check_text("archive", archive)
     return digest(tenant, archive)[:32]
 
 

@@ -128,33 +128,32 @@ class Ledger:
             self._make_ready(deadline)
         before = self._notes(note.subject, deadline)
         if max((one.revision for one in before), default=0) != note.revision - 1:
-            raise _changed()
+            raise changed()
         base = [one.id for one in _latest(before)[:1]]
         mine = replace(note, id=_new_id(note))
         row = {name: getattr(mine, name) for name in ["id", *_FULL]} | {"code": b"\0"}
         self._connection.call(_WRITING, deadline, "upsert", COLLECTION, [row])
         if not self._stands(mine, base, deadline):
             self._delete([mine], deadline)
-            raise _changed()
+            raise changed()
         self._delete(before, deadline)
 
-    def remove(self, subject: str, deadline: Deadline, *, document: str | None = None) -> None:
+    def remove(self, subject: str, deadline: Deadline, *, latest: Note | None = None) -> None:
         """Remove all that is written about something; nothing is no fault.
 
         Parameters
         ----------
-        document
-            The latest that the caller knows.
+        latest
+            What the caller believes to be the latest.
 
         Raises
         ------
         Outdated
-            It is another one.
+            It is not.
         """
         notes = self._notes(subject, deadline)
-        latest = [one.document for one in _latest(notes)]
-        if latest and document is not None and latest != [document]:
-            raise _changed()
+        if latest is not None and [one.id for one in _latest(notes)] != [latest.id]:
+            raise changed()
         # By their own keys: what is written from here on stays.
         self._delete(notes, deadline)
 
@@ -241,7 +240,8 @@ class Ledger:
         self._ready = True
 
 
-def _changed() -> Outdated:
+def changed() -> Outdated:
+    """Return the error of a change that somebody else got in the way of."""
     return Outdated(
         Reason.ARCHIVE_CHANGED,
         "Somebody else changed the archive meanwhile.",

@@ -7,7 +7,6 @@ archive get the same cases, so that before and after a switch it is the same ans
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -113,8 +112,8 @@ class LiveArchive:
         self._connection = connection
         self._archives = Archives(connection, tenant)
         self._name = name
-        self._archive: Archive | None = None
-        self._looked = -math.inf
+        #: What was seen last, and when.
+        self._seen: tuple[Archive, float] | None = None
         self._indexes: dict[Coding, MilvusIndex] = {}
         self._lock = threading.Lock()
 
@@ -126,14 +125,12 @@ class LiveArchive:
         NotFound
             There is no such archive.
         """
-        archive, looked = self._archive, self._looked
-        if archive is not None and time.monotonic() - looked <= FRESH_S:
-            return archive
+        seen = self._fresh()
+        if seen is not None:
+            return seen
         with holding(self._lock, deadline, _STAGE):
             # Another thread may have looked meanwhile.
-            if self._archive is not None and time.monotonic() - self._looked <= FRESH_S:
-                return self._archive
-            return self._look(deadline, strong=False)
+            return self._fresh() or self._look(deadline, strong=False)
 
     def index(self, deadline: Deadline) -> CaseIndex:
         """Return the live coding, to be asked for once a request, before the query is encoded.
@@ -168,13 +165,18 @@ class LiveArchive:
                 with holding(self._lock, deadline, _STAGE):
                     self._look(deadline, strong=True)
                 continue
-            # Only now: a switch that begins later sees what was stored.
-            marks = self._archives.pointer(self._name, deadline).read(deadline)
-            if {marks.live, marks.next} - {NONE} <= {coding.key for coding in reached}:
+            # Only now: a switch, or a deletion, that begins later sees what was stored.
+            marks, keys = self._archives.marks(archive, deadline), {one.key for one in reached}
+            if marks.live != NONE and {marks.live, marks.next} - {NONE} <= keys:
                 return first
             with holding(self._lock, deadline, _STAGE):
-                archive = self._look(deadline, strong=True)
-            _require_codes(archive.switching_to or archive.live, given)
+                now = self._look(deadline, strong=True)
+            wanted = {now.live.key, (now.switching_to or now.live).key}
+            # Nothing is marked where the archive is deleted, or its maker died before the first
+            # mark: there its record says what is live.
+            if marks.live == NONE and now.created == archive.created and wanted <= keys:
+                return first
+            _require_codes(now.switching_to or now.live, given)
         raise Unavailable(
             Reason.INDEX_UNAVAILABLE,
             "The codings of the archive kept changing while cases were stored.",
@@ -185,10 +187,14 @@ class LiveArchive:
         """Let go of the connection."""
         self._connection.close()
 
+    def _fresh(self) -> Archive | None:
+        seen = self._seen
+        return seen[0] if seen and time.monotonic() - seen[1] <= FRESH_S else None
+
     def _look(self, deadline: Deadline, *, strong: bool) -> Archive:
         began = time.monotonic()
         archive = self._archives.get(self._name, deadline, strong=strong)
-        self._archive, self._looked = archive, began
+        self._seen = archive, began
         return archive
 
     def _index(self, coding: Coding, deadline: Deadline) -> MilvusIndex:

@@ -1,5 +1,8 @@
 """Which coding of an archive is live: an alias where Milvus has aliases, else a note in the ledger.
 
+Which of the two is written in the archive's record when it is made: what a server can do, or lets
+its user do, may change, and the other kind would point to nothing.
+
 A second mark names the coding that a switch is about to make live. A write is acknowledged only
 where it has reached both, so that a case that was acknowledged before the switch began to look for
 missing cases is among those that it sees, and one that is acknowledged later is in both.
@@ -15,8 +18,8 @@ from dafh.index.capabilities import capabilities
 from dafh.index.case import Coding, CodingKey
 from dafh.index.collection import archive_prefix, collection_name
 from dafh.index.connection import Connection
-from dafh.index.ledger import Ledger, Note
-from dafh.index.record import Strict, parsed, subject
+from dafh.index.ledger import Ledger, Note, changed
+from dafh.index.record import PointerKind, Strict, parsed, subject
 
 _READING = "asking which coding is live"
 _MOVING = "moving the pointer to the live coding"
@@ -44,22 +47,48 @@ class Pointer(Protocol):
         """Return where the pointer stands, every move seen."""
         ...
 
-    def move(self, live: Coding | None, to: Coding | None, deadline: Deadline) -> None:
+    def move(
+        self,
+        live: Coding | None,
+        to: Coding | None,
+        deadline: Deadline,
+        *,
+        since: Marks | None = None,
+    ) -> None:
         """Mark codings; each mark changes at once, `to` before `live` if it is set.
 
         Parameters
         ----------
         live, to
             `Marks.live` and `Marks.next`; ``None`` marks nothing.
+        since
+            Where the caller left the pointer.
+
+        Raises
+        ------
+        Outdated
+            Somebody else moved it meanwhile. A note tells for sure; an alias, unless that happens
+            between the last look and the move.
         """
         ...
 
 
+def kind_of(connection: Connection, deadline: Deadline) -> PointerKind:
+    """Return how the pointers of new archives are kept: as the server can."""
+    able = capabilities(connection, deadline).aliases
+    return PointerKind.ALIAS if able else PointerKind.NOTE
+
+
 def pointer(
-    connection: Connection, ledger: Ledger, tenant: str, archive: str, deadline: Deadline
+    connection: Connection,
+    ledger: Ledger,
+    tenant: str,
+    archive: str,
+    kind: PointerKind,
+    deadline: Deadline,
 ) -> Pointer:
-    """Return the pointer of an archive, kept as the server can."""
-    if capabilities(connection, deadline).aliases:
+    """Return the pointer of an archive, kept as its record says."""
+    if (kind or kind_of(connection, deadline)) is PointerKind.ALIAS:
         return AliasPointer(connection, tenant, archive)
     return NotePointer(ledger, tenant, archive)
 
@@ -75,8 +104,17 @@ class AliasPointer:
         """Return where the pointer stands."""
         return Marks(*(self._marked(name, deadline) for name in Marks._fields))
 
-    def move(self, live: Coding | None, to: Coding | None, deadline: Deadline) -> None:
+    def move(
+        self,
+        live: Coding | None,
+        to: Coding | None,
+        deadline: Deadline,
+        *,
+        since: Marks | None = None,
+    ) -> None:
         """Mark codings."""
+        if since not in (None, self.read(deadline)):
+            raise changed()
         # A mark that is taken away comes last: in between more is demanded of a write, never less.
         wanted = {"next": to, "live": live}
         for name in sorted(wanted, key=lambda name: wanted[name] is None):
@@ -116,9 +154,18 @@ class NotePointer:
         """Return where the pointer stands."""
         return self._read(deadline)[0]
 
-    def move(self, live: Coding | None, to: Coding | None, deadline: Deadline) -> None:
+    def move(
+        self,
+        live: Coding | None,
+        to: Coding | None,
+        deadline: Deadline,
+        *,
+        since: Marks | None = None,
+    ) -> None:
         """Mark codings."""
         marks, revision = self._read(deadline)
+        if since not in (None, marks):
+            raise changed()
         wanted = Marks(live.key if live else NONE, to.key if to else NONE)
         if wanted == marks:
             return

@@ -107,7 +107,3 @@ class ErasureCount:
                     raise
             else:
                 return
-
-    def remove(self, deadline: Deadline) -> None:
-        """Forget about the archive."""
-        self._ledger.remove(self._subject, deadline)

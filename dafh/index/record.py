@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,15 @@ Document = TypeVar("Document", bound=Strict)
 def subject(kind: str, tenant: str, archive: str, coding: str = "") -> str:
     """Return what the ledger's note of some kind on an archive, or a coding of it, is about."""
     return f"{kind}-{archive_key(tenant, archive)}-{coding}"
+
+
+class PointerKind(StrEnum):
+    """How the pointer to an archive's live coding is kept."""
+
+    ALIAS = "alias"
+    NOTE = "note"
+    #: It was not noted: as the server can.
+    UNNOTED = ""
 
 
 class CodingRecord(Strict):
@@ -62,6 +72,10 @@ class ArchiveRecord(Strict):
     doomed: tuple[CodingRecord, ...] = ()
     #: Whether the archive itself is gone for everybody.
     deleted: bool = False
+    #: Whether it is deleted only if it holds no case; the first of the doomed codings was live.
+    if_empty: bool = False
+    #: The same as long as it exists, whatever the server can do, or lets its user do, later.
+    pointer: PointerKind = PointerKind.UNNOTED
     #: Counts changes; not part of the document.
     revision: int = Field(default=0, exclude=True)
 

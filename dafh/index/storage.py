@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from dafh.deadline import Deadline
 from dafh.index.capabilities import PREFIX as PROBE
@@ -120,16 +120,30 @@ def make(connection: Connection, coding: Coding, deadline: Deadline) -> None:
     Indexing(connection, coding).make_searchable(deadline)
 
 
-def remove(connection: Connection, coding: Coding, deadline: Deadline) -> None:
-    """Remove all cases of a coding, and its collection if it is its own; may be repeated."""
+def remove(
+    connection: Connection,
+    coding: Coding,
+    deadline: Deadline,
+    *,
+    require_still: Callable[[], object],
+) -> None:
+    """Remove all cases of a coding, and its collection if it is its own; may be repeated.
+
+    Parameters
+    ----------
+    require_still
+        Raises where they are to be removed no more; asked before every removal.
+    """
     name = collection_name(coding)
     if not coding.shared:
+        require_still()
         connection.call(_REMOVING, deadline, "drop_collection", name)
         return
     if not connection.call(_REMOVING, deadline, "has_collection", name):
         return
     rows = Rows(connection, coding)
     while keys := rows.keys("", BATCH, deadline):
+        require_still()
         erase(rows, keys, deadline)
 
 

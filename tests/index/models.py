@@ -13,8 +13,10 @@ import pytest
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
 from dafh.index.case import Case, Coding
+from dafh.index.catalogue import Catalogue
 from dafh.index.connection import Connection
 from dafh.index.live import Arrival
+from dafh.index.pointer import Pointer
 
 SECOND = "cd" * 32
 
@@ -37,6 +39,14 @@ def code_by(model_hash: str, case: Case, bits: int = 64) -> HashCode:
 def arrival(case: Case, *codings: Coding) -> Arrival:
     """Return a case as a writer with the models of these codings brings it."""
     return Arrival(case, {one.key: code_by(one.model_hash, case, one.bits) for one in codings})
+
+
+def pointer_of(connection: Connection, coding: Coding) -> Pointer:
+    """Return the pointer of the archive that a coding is of."""
+    catalogue = Catalogue(connection, coding.tenant)
+    record = catalogue.record(coding.archive, soon())
+    assert record is not None
+    return catalogue.pointer(coding.archive, record.pointer, soon())
 
 
 class Died(BaseException):

@@ -142,8 +142,12 @@ def test_of_two_notes_that_the_dead_left_the_earliest_counts_and_keys_of_old_are
     ledger, about = Ledger(lite_connection), subject("test", "default", "left")
     ledger.write(Note(about, "default", '"1"', 1), soon())
     for suffix in ("", ".00061d2f5a8f000000", ".00061d2f5a8f010000"):
-        row: dict[str, object] = {"id": f"{about}.{2:012}{suffix}", "subject": about}
-        row |= {"tenant": "default", "revision": 2, "document": f'"2{suffix}"', "code": b"\0"}
+        row: dict[str, object] = {
+            "id": f"{about}.{2:012}{suffix}",
+            "subject": about,
+            "tenant": "default",
+        }
+        row |= {"revision": 2, "document": f'"2{suffix}"', "code": b"\0"}
         lite_connection.call("writing", soon(), "upsert", "dafh_archives", [row])
     assert ledger.read(about, soon()) == Note(about, "default", '"2"', 2)
     assert Note(about, "default", '"2"', 2) in ledger.of("default", "test-", soon())

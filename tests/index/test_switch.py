@@ -24,7 +24,7 @@ from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Outcome, Query
 from dafh.index.progress import FillNote
 from dafh.index.rows import Rows
-from tests.index.models import Died, arrival, code_by, dying_after, second, soon
+from tests.index.models import Died, arrival, code_by, dying_after, pointer_of, second, soon
 from tests.index.servers import LiteServer, Server
 
 pytestmark = pytest.mark.stack
@@ -218,7 +218,7 @@ def test_a_write_that_a_switch_would_lose_is_not_acknowledged(
     archive = LiveArchive(connection, "default", coding.archive)
     case = new_case(coding, 1)
     # As it is while a switch looks for missing cases, or after one that died.
-    archives.pointer(coding.archive, soon()).move(coding, other, soon())
+    pointer_of(connection, coding).move(coding, other, soon())
     with pytest.raises(FailedPrecondition) as refusal:
         archive.write([arrival(case, coding)], soon())
     assert refusal.value.reason is Reason.MODEL_NOT_LOADED
