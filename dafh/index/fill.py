@@ -16,7 +16,7 @@ from dafh.index.ledger import Ledger
 from dafh.index.milvus import MilvusIndex
 from dafh.index.progress import FillNote
 from dafh.index.rows import Rows
-from dafh.index.storage import erase
+from dafh.index.storage import erase_unless_in
 
 #: Makes the codes of cases by the new model, of those that it has the pixels of.
 Recode = Callable[[Sequence[Case]], Mapping[CaseId, HashCode]]
@@ -91,44 +91,48 @@ class _Filling:
         self._index = MilvusIndex(connection, target)
         self._note = FillNote(ledger, target)
         self._recode = recode
+        self._stored = 0
 
     def run(self, deadline: Deadline) -> Filled:
         interrupted, _ = self._note.read(deadline)
         if interrupted is not None:
             self._take_back(*interrupted, deadline)
-            self._note.write(None, deadline)
-        stored = 0
+        # From here on no other fill goes on.
+        self._note.write(None, deadline)
         for _ in range(_PASSES):
-            in_pass = sum(
+            tried = [
                 self._batch(ids, deadline)
                 for ids in missing_batches(self._live, self._target, deadline)
-            )
-            stored += in_pass
-            if not in_pass:
+            ]
+            if not any(tried):
                 break
-        return Filled(stored, missing(self._live, self._target, deadline))
+        return Filled(self._stored, missing(self._live, self._target, deadline))
 
-    def _batch(self, ids: list[CaseId], deadline: Deadline) -> int:
-        cases = self._live.lookup(ids, deadline, strong=True)
-        codes = self._recode(list(cases.values()))
+    def _batch(self, ids: list[CaseId], deadline: Deadline) -> bool:
+        """Store what there are codes for; say whether there were any."""
+        seen = self._live.lookup(ids, deadline, strong=True)
+        codes = self._recode(list(seen.values()))
         if not codes:
-            return 0
+            return False
         # From here on an erasure waits until the batch is through.
         self._note.write((min(codes), max(codes)), deadline)
         cases = self._live.lookup(list(codes), deadline, strong=True)
-        recoded = [replace(case, code=codes[key]) for key, case in cases.items()]
+        recoded = [
+            replace(case, code=codes[key])
+            for key, case in cases.items()
+            # Other pixels came meanwhile: the next pass makes their code.
+            if case.content_sha256 == seen[key].content_sha256
+        ]
+        self._note.require_own(deadline)
         self._index.upsert(recoded, deadline)
-        self._take_back_if_gone(list(cases), deadline)
+        erase_unless_in(self._live, self._target, list(cases), deadline)
         self._note.write(None, deadline)
-        return len(recoded)
+        self._stored += len(recoded)
+        return True
 
     def _take_back(self, first: CaseId, last: CaseId, deadline: Deadline) -> None:
         """Take out of the target, between two keys, what the live coding has not."""
         ids = [first, *self._target.keys(first, _RANGE, deadline, up_to=last)]
         while ids:
-            self._take_back_if_gone(ids, deadline)
+            erase_unless_in(self._live, self._target, ids, deadline)
             ids = self._target.keys(ids[-1], _RANGE, deadline, up_to=last)
-
-    def _take_back_if_gone(self, ids: list[CaseId], deadline: Deadline) -> None:
-        present = self._live.lookup(ids, deadline, strong=True)
-        erase(self._target, [key for key in ids if key not in present], deadline)

@@ -25,6 +25,7 @@ from dafh.index.milvus import MilvusIndex
 from dafh.index.pointer import NONE
 from dafh.index.port import CaseIndex, Outcome
 from dafh.index.schema import check_cases, metadata_sha256
+from dafh.index.storage import erase_unless_in
 
 #: Seconds for which an answer to which coding is live may be believed.
 FRESH_S = 1.0
@@ -159,7 +160,7 @@ class LiveArchive:
                 outcomes = self._store(arrivals, archive.live, deadline)
                 # A case that was added is known when it is stored once more.
                 first = first or outcomes
-                self._copy(arrivals, archive.live, reached[1:], deadline)
+                erased = self._copy(arrivals, archive.live, reached[1:], deadline)
             except NotFound:
                 # A coding was dropped meanwhile, or the archive was deleted.
                 with holding(self._lock, deadline, _STAGE):
@@ -167,7 +168,9 @@ class LiveArchive:
                 continue
             # Only now: a switch, or a deletion, that begins later sees what was stored.
             marks, keys = self._archives.marks(archive, deadline), {one.key for one in reached}
-            if marks.live != NONE and {marks.live, marks.next} - {NONE} <= keys:
+            known = marks.live != NONE and {marks.live, marks.next} - {NONE} <= keys
+            # From a coding that is live no more a case may be gone because the coding goes.
+            if known and (marks.live == archive.live.key or not erased):
                 return first
             with holding(self._lock, deadline, _STAGE):
                 now = self._look(deadline, strong=True)
@@ -217,22 +220,29 @@ class LiveArchive:
         live: Coding,
         others: Sequence[Coding],
         deadline: Deadline,
-    ) -> None:
-        """Store in the other codings what stands in the live one."""
+    ) -> list[CaseId]:
+        """Store in the other codings what stands in the live one; return what is gone there."""
         if not others:
-            return
+            return []
         # What lost against another row of its frame must not stand where that row is still missing.
         ids = [arrival.case.id for arrival in arrivals]
         stored = self._index(live, deadline).get(ids, deadline)
         standing = [arrival for arrival in arrivals if _stands(arrival.case, stored)]
+        written = [arrival.case.id for arrival in standing]
+        erased: list[CaseId] = []
         for coding in others:
             cases = [arrival.under(coding) for arrival in standing]
             self._index(coding, deadline).upsert(cases, deadline)
+            # An erasure may have gone through this coding before the case came.
+            rows = self._archives.rows(live), self._archives.rows(coding)
+            erased += erase_unless_in(*rows, written, deadline)
+        return erased
 
 
 def _stands(case: Case, stored: Mapping[CaseId, Case]) -> bool:
     row = stored.get(case.id)
-    return row is None or metadata_sha256(row) == metadata_sha256(case)
+    # What is not there any more was erased.
+    return row is not None and metadata_sha256(row) == metadata_sha256(case)
 
 
 def _require_codes(coding: Coding, given: set[CodingKey]) -> None:

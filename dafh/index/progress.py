@@ -5,7 +5,7 @@ from __future__ import annotations
 from dafh.deadline import Deadline
 from dafh.errors import Outdated
 from dafh.index.case import CaseId, Coding
-from dafh.index.ledger import Ledger, Note
+from dafh.index.ledger import Ledger, Note, changed
 from dafh.index.record import Strict, parsed, subject
 
 #: Kinds of notes in the ledger.
@@ -40,6 +40,8 @@ class FillNote:
         self._ledger = ledger
         self._tenant = coding.tenant
         self._subject = subject(FILL, coding.tenant, coding.archive, coding.key)
+        #: What this object wrote last.
+        self._revision: int | None = None
 
     def read(self, deadline: Deadline) -> tuple[tuple[CaseId, CaseId] | None, int]:
         """Return first and last key of the batch under way, and what changes with every batch."""
@@ -56,12 +58,26 @@ class FillNote:
         Raises
         ------
         Outdated
-            Another fill of the same coding is under way.
+            Another fill of the same coding has begun since this object wrote last.
         """
-        _, revision = self.read(deadline)
+        if self._revision is None:
+            self._revision = self.read(deadline)[1]
         first, last = batch or ("", "")
         document = _Batch(first=first, last=last).model_dump_json()
-        self._ledger.write(Note(self._subject, self._tenant, document, revision + 1), deadline)
+        after = self._revision + 1
+        self._ledger.write(Note(self._subject, self._tenant, document, after), deadline)
+        self._revision = after
+
+    def require_own(self, deadline: Deadline) -> None:
+        """Refuse to go on where another fill has begun.
+
+        Raises
+        ------
+        Outdated
+            Somebody else wrote the note since this object did.
+        """
+        if self.read(deadline)[1] != self._revision:
+            raise changed()
 
     def remove(self, deadline: Deadline) -> None:
         """Forget about fills of the coding."""

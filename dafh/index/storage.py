@@ -164,6 +164,14 @@ def erase(rows: Rows, ids: Sequence[CaseId], deadline: Deadline) -> list[CaseId]
     raise broken(f"Cases were still there after they were erased {_ROUNDS} times.")
 
 
+def erase_unless_in(
+    live: Rows, other: Rows, ids: Sequence[CaseId], deadline: Deadline
+) -> list[CaseId]:
+    """Erase those of the cases from another coding that the live one has not; return which."""
+    present = live.lookup(ids, deadline, strong=True)
+    return erase(other, [key for key in ids if key not in present], deadline)
+
+
 def _partition_key_holds(connection: Connection, deadline: Deadline) -> bool:
     """Say whether rows that are upserted under a partition key are found by it."""
     if not capabilities(connection, deadline).partition_key:

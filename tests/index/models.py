@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,11 +12,13 @@ import pytest
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.index.case import Case, Coding
+from dafh.index.archives import Archives
+from dafh.index.case import Case, CaseId, Coding
 from dafh.index.catalogue import Catalogue
 from dafh.index.connection import Connection
 from dafh.index.live import Arrival
 from dafh.index.pointer import Pointer
+from dafh.index.rows import Rows
 
 SECOND = "cd" * 32
 
@@ -47,6 +49,28 @@ def pointer_of(connection: Connection, coding: Coding) -> Pointer:
     record = catalogue.record(coding.archive, soon())
     assert record is not None
     return catalogue.pointer(coding.archive, record.pointer, soon())
+
+
+def recode(
+    coding: Coding, *, without: Sequence[CaseId] = ()
+) -> Callable[[Sequence[Case]], Mapping[CaseId, HashCode]]:
+    """Return what makes codes from pixels, of all cases but those without."""
+    return lambda cases: {
+        case.id: code_by(coding.model_hash, case, coding.bits)
+        for case in cases
+        if case.id not in without
+    }
+
+
+def two_codings(connection: Connection, coding: Coding) -> tuple[Archives, Coding]:
+    archives, other = Archives(connection, coding.tenant), second(coding)
+    archives.create(coding, soon())
+    archives.add_coding(other, soon())
+    return archives, other
+
+
+def held(connection: Connection, coding: Coding) -> list[CaseId]:
+    return Rows(connection, coding).keys("", 1_000, soon())
 
 
 class Died(BaseException):
@@ -83,3 +107,17 @@ def dying_at(name: str, connection: Connection) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "call", watched)
         yield
+
+
+def before_the_first(
+    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, act: Callable[[], object]
+) -> None:
+    """Do something before a method is called for the first time."""
+    call = getattr(kind, name)
+
+    def called(*arguments: object, **named: object) -> object:
+        monkeypatch.setattr(kind, name, call)
+        act()
+        return call(*arguments, **named)
+
+    monkeypatch.setattr(kind, name, called)

@@ -32,7 +32,7 @@ from dafh.index.milvus import MilvusIndex
 from dafh.index.progress import ErasureCount
 from dafh.index.record import ArchiveRecord
 from dafh.index.rows import Rows
-from tests.index.models import Died, arrival, pointer_of, second, soon
+from tests.index.models import Died, arrival, before_the_first, pointer_of, second, soon
 from tests.index.servers import Server, StandaloneServer
 
 pytestmark = pytest.mark.stack
@@ -46,20 +46,6 @@ def other(server: Server) -> Iterator[Connection]:
     """Return a connection of another program to the same server."""
     with closing(Connection(server.endpoint, soon())) as connection:
         yield connection
-
-
-def before_the_first(
-    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, act: Callable[[], None]
-) -> None:
-    """Do something before a method is called for the first time."""
-    call = getattr(kind, name)
-
-    def called(*arguments: object, **named: object) -> object:
-        monkeypatch.setattr(kind, name, call)
-        act()
-        return call(*arguments, **named)
-
-    monkeypatch.setattr(kind, name, called)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,8 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dafh.codes import HashCode
-from dafh.errors import FailedPrecondition, InvalidInput, NotFound, Reason, Unavailable
-from dafh.index import difference, erasure, live
+from dafh.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    Reason,
+)
+from dafh.index import difference, live
 from dafh.index.archives import Archives
 from dafh.index.case import Case, CaseId, Coding
 from dafh.index.connection import Connection
@@ -22,10 +27,19 @@ from dafh.index.fill import fill
 from dafh.index.live import Arrival, LiveArchive
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Outcome, Query
-from dafh.index.progress import FillNote
 from dafh.index.rows import Rows
-from tests.index.models import Died, arrival, code_by, dying_after, pointer_of, second, soon
-from tests.index.servers import LiteServer, Server
+from tests.index.models import (
+    arrival,
+    before_the_first,
+    code_by,
+    held,
+    pointer_of,
+    recode,
+    second,
+    soon,
+    two_codings,
+)
+from tests.index.servers import Server
 
 pytestmark = pytest.mark.stack
 
@@ -37,28 +51,6 @@ NewCase = Callable[..., Case]
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no archive believe what it saw before."""
     monkeypatch.setattr(live, "FRESH_S", -1.0)
-
-
-def recode(
-    coding: Coding, *, without: Sequence[CaseId] = ()
-) -> Callable[[Sequence[Case]], Mapping[CaseId, HashCode]]:
-    """Return what makes codes from pixels, of all cases but those without."""
-    return lambda cases: {
-        case.id: code_by(coding.model_hash, case, coding.bits)
-        for case in cases
-        if case.id not in without
-    }
-
-
-def two_codings(connection: Connection, coding: Coding) -> tuple[Archives, Coding]:
-    archives, other = Archives(connection, coding.tenant), second(coding)
-    archives.create(coding, soon())
-    archives.add_coding(other, soon())
-    return archives, other
-
-
-def held(connection: Connection, coding: Coding) -> list[CaseId]:
-    return Rows(connection, coding).keys("", 1_000, soon())
 
 
 class Load:
@@ -291,100 +283,37 @@ def test_a_row_that_lost_does_not_stand_in_the_other_coding(
     assert stored[winner.id].content_sha256 == "0" * 64
 
 
-@pytest.mark.parametrize("calls", range(0, 40, 3))
-def test_a_fill_that_died_blocks_the_switch_and_brings_no_erased_case_back(
-    lite_connection: Connection,
-    lite: LiteServer,
+def test_a_case_that_is_erased_between_two_codings_of_a_write_is_in_neither(
+    connection: Connection,
+    server: Server,
     new_coding: NewCoding,
     new_case: NewCase,
     monkeypatch: pytest.MonkeyPatch,
-    calls: int,
-) -> None:
-    monkeypatch.setattr(erasure, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(difference, "PATIENCE_S", 0.1)
-    coding = new_coding()
-    archives, other = two_codings(lite_connection, coding)
-    name, cases = coding.archive, [new_case(coding, number) for number in range(8)]
-    LiveArchive(lite_connection, "default", name).write(
-        [arrival(case, coding) for case in cases], soon()
-    )
-    eraser = Eraser(lite_connection, "default", name)
-    selection = Cases((cases[0].id,))
-    mortal = Connection(lite.endpoint, soon())
-    try:
-        with dying_after(calls, mortal):
-            fill(mortal, "default", name, other.key, recode(other), soon())
-    except Died:
-        under_way, _ = FillNote(archives.ledger, other).read(soon())
-        if under_way:
-            with pytest.raises(FailedPrecondition) as refusal:
-                archives.switch(name, other.key, soon(), allow_missing_cases=True)
-            assert refusal.value.reason is Reason.CODING_INCOMPLETE
-            with pytest.raises(Unavailable):
-                eraser.erase(selection, soon())
-    mortal.close()
-    fill(lite_connection, "default", name, other.key, recode(other), soon())
-    eraser.erase(selection, soon())
-    left = sorted(case.id for case in cases[1:])
-    assert held(lite_connection, coding) == held(lite_connection, other) == left
-    assert archives.switch(name, other.key, soon()).missing.count == 0
-
-
-def test_a_case_that_is_erased_while_it_is_recoded_does_not_come_back(
-    connection: Connection, server: Server, new_coding: NewCoding, new_case: NewCase
 ) -> None:
     coding = new_coding()
     _, other = two_codings(connection, coding)
-    name, cases = coding.archive, [new_case(coding, number) for number in range(4)]
-    LiveArchive(connection, "default", name).write(
-        [arrival(case, coding) for case in cases], soon()
-    )
-    own = Connection(server.endpoint, soon())
-    erased = threading.Event()
-    upsert = MilvusIndex.upsert
+    own, cases = Connection(server.endpoint, soon()), [new_case(coding, n) for n in range(2)]
+    eraser = Eraser(own, "default", coding.archive)
+    archive, rows = LiveArchive(connection, "default", coding.archive), MilvusIndex.upsert
 
-    def late_upsert(index: MilvusIndex, *arguments: object) -> object:
-        # The batch was read; now somebody erases one of it from every coding.
-        if not erased.is_set():
-            for rows in (Rows(own, coding), Rows(own, other)):
-                rows.erase([cases[0].id], soon())
-            erased.set()
-        return upsert(index, *arguments)  # type: ignore[arg-type]  # As it is called.
+    def erased_first(case: Case) -> Callable[..., object]:
+        return lambda: eraser.erase(Cases((case.id,)), soon())
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MilvusIndex, "upsert", late_upsert)
-        fill(connection, "default", name, other.key, recode(other), soon())
-    assert erased.is_set()
-    assert held(connection, other) == sorted(case.id for case in cases[1:])
+    # Before it is copied: it does not stand any more.
+    before_the_first(monkeypatch, LiveArchive, "_copy", erased_first(cases[0]))
+    archive.write([arrival(cases[0], coding, other)], soon())
+
+    def late(index: MilvusIndex, *arguments: object) -> object:
+        if index.coding == other:
+            # It was read, and is about to be copied.
+            monkeypatch.setattr(MilvusIndex, "upsert", rows)
+            erased_first(cases[1])()
+        return rows(index, *arguments)  # type: ignore[arg-type]  # As it is called.
+
+    monkeypatch.setattr(MilvusIndex, "upsert", late)
+    archive.write([arrival(cases[1], coding, other)], soon())
+    assert held(own, coding) == held(own, other) == []
     own.close()
-
-
-def test_two_fills_of_one_coding_do_not_mix(
-    lite_connection: Connection, new_coding: NewCoding, new_case: NewCase
-) -> None:
-    coding = new_coding()
-    archives, other = two_codings(lite_connection, coding)
-    LiveArchive(lite_connection, "default", coding.archive).write(
-        [arrival(new_case(coding, 1), coding)], soon()
-    )
-    notes = [FillNote(archives.ledger, other) for _ in range(2)]
-    begun = (CaseId("0" * 32), CaseId("1" * 32))
-    revisions = [note.read(soon())[1] for note in notes]
-    notes[0].write(begun, soon())
-    assert notes[1].read(soon()) == (begun, revisions[1] + 1)
-
-
-def test_only_a_coding_of_the_archive_can_be_filled(
-    lite_connection: Connection, new_coding: NewCoding
-) -> None:
-    coding = new_coding()
-    archives = Archives(lite_connection, "default")
-    archives.create(coding, soon())
-    with pytest.raises(NotFound) as refusal:
-        fill(lite_connection, "default", coding.archive, second(coding).key, recode(coding), soon())
-    assert refusal.value.reason is Reason.CODING_NOT_FOUND
-    live_one = fill(lite_connection, "default", coding.archive, coding.key, recode(coding), soon())
-    assert live_one.stored == 0
 
 
 @pytest.fixture(scope="module")
