@@ -28,7 +28,6 @@ from dafh.index.fill import fill
 from dafh.index.port import Outcome
 from dafh.index.rows import Rows
 from dafh.ingest.ingest import Item
-from dafh_jobs.decoding import Abandoned
 from dafh_jobs.deployment import Servers, connected, soon
 from dafh_jobs.index import JournalFile, ReportFolder, Selected, exit_code, tell
 from dafh_jobs.ingesting import TimedEncoder
@@ -37,7 +36,7 @@ from dafh_jobs.options import AsJson, DataDir, Tenant
 from dafh_jobs.pace import Pace, Stage
 from dafh_jobs.selection import Frames, Rule, Selection
 from dafh_jobs.sources import check
-from dafh_jobs.stopping import Stopping
+from dafh_jobs.stopping import Abandoned, Stopping
 from dafh_jobs.storing import Store
 
 
