@@ -150,6 +150,7 @@ def test_a_file_whose_bytes_do_not_come_is_unreadable(
 
 def test_told_to_stop_nobody_waits_for_a_silent_store(silent: str) -> None:
     stopping = Stopping()
+    stopping.begun = True
     began = time.monotonic()
     with stopping.by_signals():
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
