@@ -90,6 +90,9 @@ def test_a_disc_whose_names_are_shown_in_small_letters_is_read(
     assert bytes_of(found(disc / "dicomdir")) == [one.data for one in made]
     read = found(disc)
     assert (len(read), unreadable(read)) == (5, 0)
+    (disc / "d0" / "i1").unlink()
+    read = found(disc)
+    assert (len(read), unreadable(read)) == (5, 1)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
