@@ -16,7 +16,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dafh.deadline import Deadline
-from dafh.errors import FailedPrecondition, Internal, NotFound, Reason
+from dafh.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    Reason,
+    Unavailable,
+)
 from dafh.index.connection import Connection, DataType, MilvusClient, holding
 
 _STAGE = "asking Milvus what it can do"
@@ -69,7 +76,7 @@ class Capabilities:
 
 
 def capabilities(connection: Connection, deadline: Deadline) -> Capabilities:
-    """Return what the server of a connection can do; it is asked once.
+    """Return what the server of a connection can do; it is asked once, unless it failed to answer.
 
     Raises
     ------
@@ -77,26 +84,27 @@ def capabilities(connection: Connection, deadline: Deadline) -> Capabilities:
         The server does not answer.
     """
     with holding(_ASKING, deadline, _STAGE):
-        if connection not in _KNOWN:
-            _KNOWN[connection] = _ask(connection, deadline)
-        return _KNOWN[connection]
+        if connection in _KNOWN:
+            return _KNOWN[connection]
+        with _collection(connection, deadline) as name:
+            answers = {asked: _try(connection, deadline, name, asked) for asked in _QUESTIONS}
+        able = Capabilities(**{asked: bool(answer) for asked, answer in answers.items()})
+        if None not in answers.values():
+            _KNOWN[connection] = able
+        return able
 
 
-def _ask(connection: Connection, deadline: Deadline) -> Capabilities:
-    with _collection(connection, deadline) as name:
-        return Capabilities(
-            **{asked: _try(connection, deadline, name, asked) for asked in _QUESTIONS}
-        )
-
-
-def _try(connection: Connection, deadline: Deadline, name: str, asked: str) -> bool:
+def _try(connection: Connection, deadline: Deadline, name: str, asked: str) -> bool | None:
+    """Say whether the server can do something; ``None`` where it failed to say."""
     try:
         return connection.run(
             _STAGE, deadline, lambda client, timeout: _QUESTIONS[asked](client, name, timeout)
         )
-    except (FailedPrecondition, Internal, NotFound):
-        # Not served, not permitted, or served as an error.
+    except (FailedPrecondition, NotFound):
+        # Not served, not permitted, or without effect.
         return False
+    except Internal:
+        return None
 
 
 @contextmanager
@@ -112,7 +120,7 @@ def _collection(connection: Connection, deadline: Deadline) -> Iterator[str]:
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=32)
     schema.add_field("code", DataType.BINARY_VECTOR, dim=8)
     schema.add_field("tenant", DataType.VARCHAR, max_length=64, is_partition_key=True)
-    name = f"{PREFIX}{int(time.time())}_{secrets.token_hex(8)}"
+    name, answers = f"{PREFIX}{int(time.time())}_{secrets.token_hex(8)}", True
     try:
         connection.run(
             _STAGE,
@@ -122,9 +130,13 @@ def _collection(connection: Connection, deadline: Deadline) -> Iterator[str]:
             ),
         )
         yield name
+    except (Unavailable, DeadlineExceeded):
+        # Nobody waits for it again: whoever asks later sweeps up.
+        answers = False
+        raise
     finally:
-        # Also when the deadline has passed meanwhile.
-        _drop(connection, Deadline.after(_SWEEPING_S), name)
+        if answers:
+            _drop(connection, Deadline.after(_SWEEPING_S), name)
 
 
 def _drop(connection: Connection, deadline: Deadline, name: str) -> None:

@@ -112,8 +112,11 @@ _PASSING = (
     "reason=segment",
     "find no available",
 )
-#: What pymilvus says where its own wait came to an end: for a collection to be loaded.
-_WAITED = ("wait for loading",)
+#: What pymilvus and the server say where the time that they were given came to an end: for a
+#: collection to be loaded, between two tries, in the proxy's queue, behind the proxy.
+_WAITED = ("wait for loading", "Retry timeout", "TaskCondition context Done", "deadline exceeded")
+#: What Milvus Lite says of an index that it does not have.
+_NOT_OFFERED = ("invalid index type",)
 #: What gRPC says where two certificates do not go together.
 _DISTRUST = ("CERTIFICATE", "Verification", "TSI_DATA_CORRUPTED")
 
@@ -331,14 +334,15 @@ def _stopping(cancel: Callable[[], object]) -> Iterator[None]:
 
 
 def _run(stage: str, deadline: Deadline, call: Callable[[float], Answer]) -> Answer:
-    timeout = min(deadline.remaining(stage), LONGEST_CALL_S)
+    left = deadline.remaining(stage)
+    timeout = min(left, LONGEST_CALL_S)
     underway = _Underway(stage, deadline)
     token = _UNDERWAY.set(underway)
     try:
         return call(timeout)
     except MilvusException as error:
-        if _says(error.message, _WAITED):
-            deadline.remaining(stage)
+        if underway.fault is None and left <= LONGEST_CALL_S and _says(error.message, _WAITED):
+            raise _too_late(stage) from None
         raise underway.fault or _translated(error, stage) from None
     finally:
         _UNDERWAY.reset(token)
@@ -368,12 +372,30 @@ def _translated(error: MilvusException, stage: str) -> DafhError:
             remedy="The administrator makes it, and gives the service's user its role there.",
             subject="milvus_database",
         )
+    if _says(error.message, _NOT_OFFERED):
+        return _not_offered(stage)
     if error.code in _NOT_READY or error.retriable or _says(error.message, _PASSING + _WAITED):
         return Unavailable(
             Reason.INDEX_UNAVAILABLE, f"Milvus was not ready while {stage}.", remedy=_WAIT
         )
     # Its message may quote the request: only the code goes on.
     return Internal(Reason.INDEX_WRONG, f"Milvus answered with code {error.code} while {stage}.")
+
+
+def _too_late(stage: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        Reason.DEADLINE_EXCEEDED,
+        f"The deadline passed while {stage}.",
+        remedy="Give the call more time, or try again when the service is less busy.",
+    )
+
+
+def _not_offered(stage: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.INDEX_INCAPABLE,
+        f"This Milvus does not offer what {stage} needs.",
+        remedy="Use a Milvus server that does; Milvus Lite does less than the others.",
+    )
 
 
 def _overloaded(stage: str) -> Overloaded:
@@ -386,11 +408,7 @@ def _transport_error(
     code: grpc.StatusCode, details: str, stage: str, *, cut_short: bool
 ) -> DafhError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not cut_short:
-        return DeadlineExceeded(
-            Reason.DEADLINE_EXCEEDED,
-            f"The deadline passed while {stage}.",
-            remedy="Give the call more time, or try again when the service is less busy.",
-        )
+        return _too_late(stage)
     if code is grpc.StatusCode.UNAVAILABLE and _says(details, _DISTRUST):
         return FailedPrecondition(
             Reason.INDEX_UNAVAILABLE,
@@ -413,11 +431,7 @@ def _transport_error(
                 subject="milvus_credentials",
             )
         case grpc.StatusCode.UNIMPLEMENTED:
-            return FailedPrecondition(
-                Reason.INDEX_INCAPABLE,
-                f"This Milvus does not offer what {stage} needs.",
-                remedy="Use a Milvus server that does; Milvus Lite does less than the others.",
-            )
+            return _not_offered(stage)
         case _:
             return Internal(Reason.INDEX_WRONG, f"Milvus answered with {code.name} while {stage}.")
 

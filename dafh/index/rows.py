@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dafh.codes import HashCode, hamming
 from dafh.deadline import Deadline
-from dafh.errors import Internal, Reason
+from dafh.errors import Internal, Reason, Unavailable
 from dafh.index.case import Case, CaseId, Coding
 from dafh.index.collection import (
     FULL,
@@ -221,9 +221,18 @@ class Rows:
 
     def _ask(self, question: Callable[[Index], Answer], deadline: Deadline) -> tuple[Answer, Index]:
         """Ask while it is known which index answers; raise `Unavailable` while one is made."""
+        mended = False
         while True:
             index, read = self._fresh_index(deadline)
-            answer = question(index)
+            try:
+                answer = question(index)
+            except Unavailable:
+                if mended:
+                    raise
+                # Whoever was making another index may have died after the release.
+                self._indexing.make_searchable(deadline)
+                self._index, mended = (EXACT, -math.inf), True
+                continue
             # One that took so long may have met another index, or none.
             if time.monotonic() - read < STALE_S or self._fresh_index(deadline)[0] == index:
                 return answer, index

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from dafh.deadline import Deadline
+from dafh.errors import DeadlineExceeded, Unavailable
 from dafh.index.capabilities import PREFIX as PROBE
 from dafh.index.capabilities import capabilities
 from dafh.index.case import CaseId, Coding
@@ -183,6 +184,7 @@ def _partition_key_holds(connection: Connection, deadline: Deadline) -> bool:
     name = f"{PROBE}{int(time.time())}_{secrets.token_hex(8)}"
     index = MilvusClient.prepare_index_params()
     index.add_index(VECTOR, index_type="BIN_FLAT", metric_type="HAMMING")
+    answers = True
     try:
         connection.call(_STAGE, deadline, "create_collection", name, schema=schema)
         connection.call(_STAGE, deadline, "create_index", name, index)
@@ -191,9 +193,13 @@ def _partition_key_holds(connection: Connection, deadline: Deadline) -> bool:
         rows = [{"id": _row_of(tenant), "code": b"\0\0", "tenant": tenant} for tenant in _TENANTS]
         connection.call(_STAGE, deadline, "upsert", name, rows)
         return all(_finds(connection, name, tenant, deadline) for tenant in _TENANTS)
+    except (Unavailable, DeadlineExceeded):
+        # Nobody waits for it again: whoever asks what the server can do sweeps up.
+        answers = False
+        raise
     finally:
-        # Also when the deadline has passed meanwhile.
-        connection.call(_STAGE, Deadline.after(_SWEEPING_S), "drop_collection", name)
+        if answers:
+            connection.call(_STAGE, Deadline.after(_SWEEPING_S), "drop_collection", name)
 
 
 def _finds(connection: Connection, name: str, tenant: str, deadline: Deadline) -> bool:

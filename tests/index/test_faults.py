@@ -6,16 +6,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pymilvus import MilvusException
 from pymilvus.client.grpc_handler import GrpcHandler
 
 from dafh.deadline import Deadline
 from dafh.errors import DafhError, DeadlineExceeded, Overloaded, Reason, Unavailable
+from dafh.index.capabilities import _QUESTIONS, capabilities
 from dafh.index.case import Case, Coding
+from dafh.index.connection import Connection
 from dafh.index.endpoint import Endpoint
 from dafh.index.exact import ExactIndex
 from dafh.index.milvus import MilvusIndex
@@ -223,3 +226,68 @@ def test_a_load_that_does_not_end_is_waited_for_no_longer_than_any_call(
     monkeypatch.setattr("dafh.index.connection.LONGEST_CALL_S", 1.0)
     with within(1.5), pytest.raises(fault):
         MilvusIndex.open_or_create(lite.uri, new_coding(), Deadline.after(patience))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "proxy TaskCondition context Done",
+        "rpc error: code = DeadlineExceeded desc = context deadline exceeded",
+        "Retry timeout: 3s",
+    ],
+)
+def test_time_that_came_to_an_end_in_the_server_is_the_deadline_or_ours(
+    lite: LiteServer, message: str
+) -> None:
+    def out_of_time(*_arguments: object) -> None:
+        raise MilvusException(65535, message)
+
+    with closing(Connection(lite.endpoint, Deadline.after(20))) as connection:
+        with pytest.raises(DeadlineExceeded):
+            connection.run("asking", Deadline.after(5), out_of_time)
+        # No call is given longer than a minute; then it is the server that does not answer.
+        with pytest.raises(Unavailable):
+            connection.run("asking", Deadline.after(300), out_of_time)
+
+
+def test_a_deadline_that_passes_anywhere_is_a_deadline(
+    server: Server, opened: Opened, new_coding: NewCoding, new_case: NewCase
+) -> None:
+    coding = new_coding()
+    index = opened(server.endpoint, coding)
+    cases = [new_case(coding, number) for number in range(300)]
+    index.upsert(cases, Deadline.after(20))
+    query = Query(cases[0].code, 10)
+    for tenths in range(2, 80):
+        for call in (
+            lambda deadline: index.search(query, deadline),
+            lambda deadline: index.get([cases[0].id], deadline),
+            lambda deadline: index.count(deadline),
+            lambda deadline: list(index.scan(deadline)),
+        ):
+            with suppress(DeadlineExceeded):
+                call(Deadline.after(tenths / 10_000))
+
+
+def test_a_server_that_hangs_while_it_is_asked_what_it_can_do_costs_no_more_than_the_deadline(
+    patient_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server listens a moment before it can make a collection.
+    deadline = Deadline.after(20)
+    while True:
+        try:
+            with closing(Connection(patient_server.endpoint, deadline)) as first:
+                capabilities(first, deadline)
+            break
+        except Unavailable:
+            time.sleep(0.1)
+
+    def hanging(*_arguments: object) -> bool:
+        patient_server.signal(signal.SIGSTOP)
+        return True
+
+    monkeypatch.setitem(_QUESTIONS, "aliases", hanging)
+    with closing(Connection(patient_server.endpoint, Deadline.after(20))) as connection:
+        with within(1.5), pytest.raises((DeadlineExceeded, Unavailable)):
+            capabilities(connection, Deadline.after(1.5))
+        patient_server.signal(signal.SIGCONT)

@@ -204,6 +204,29 @@ def test_whoever_dies_while_an_index_is_made_leaves_an_archive_that_answers_righ
 
 
 @pytest.mark.stack
+@pytest.mark.parametrize("left", ["an index that is not loaded", "no index"])
+def test_who_runs_on_makes_searchable_again_what_the_dead_left_released(
+    standalone: StandaloneServer,
+    opened: Opened,
+    new_coding: NewCoding,
+    new_case: NewCase,
+    left: str,
+) -> None:
+    coding = new_coding()
+    index, case = opened(standalone.endpoint, coding), new_case(coding, 1)
+    index.upsert([case], soon())
+    query, name = Query(case.code, 1), collection_name(coding)
+    assert index.search(query, soon()).hits[0].case == case
+    with closing(Connection(standalone.endpoint, soon())) as connection:
+        connection.call("x", soon(), "release_collection", name)
+        if left == "no index":
+            for made in connection.call("x", soon(), "list_indexes", name):
+                connection.call("x", soon(), "drop_index", name, made)
+    assert index.search(query, soon()).hits[0].case == case
+    assert list(index.scan(soon())) == [case]
+
+
+@pytest.mark.stack
 def test_milvus_lite_refuses_an_approximate_index_and_keeps_the_exact_one(
     lite: LiteServer, opened: Opened, new_coding: NewCoding, new_case: NewCase
 ) -> None:

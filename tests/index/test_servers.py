@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import trustme
+from pymilvus import MilvusException
 
 from dafh.deadline import Deadline
 from dafh.errors import FailedPrecondition, Misconfigured, Reason, Unavailable
-from dafh.index.capabilities import Capabilities, capabilities
+from dafh.index.capabilities import _QUESTIONS, Capabilities, capabilities
 from dafh.index.case import Case, Coding
 from dafh.index.connection import Connection, DataType, MilvusClient
 from dafh.index.endpoint import Endpoint, endpoint
@@ -195,6 +196,20 @@ def test_what_a_server_can_do_is_found_out_and_nothing_stays(
     with pytest.raises(FailedPrecondition) as refusal:
         replace(found, aliases=False).require("aliases")
     assert refusal.value.reason is Reason.INDEX_INCAPABLE
+
+
+@pytest.mark.stack
+def test_what_a_server_failed_to_say_is_asked_again(
+    standalone: StandaloneServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_arguments: object) -> bool:
+        raise MilvusException(65535, "something broke")
+
+    with closing(Connection(standalone.endpoint, soon())) as connection:
+        with monkeypatch.context() as patch:
+            patch.setitem(_QUESTIONS, "aliases", failing)
+            assert not capabilities(connection, soon()).aliases
+        assert capabilities(connection, soon()).aliases
 
 
 @pytest.mark.stack
