@@ -23,6 +23,7 @@ from dafh.index import storage
 from dafh.index.archive import Archive, Switched, archive_of, require_same
 from dafh.index.case import Coding, CodingKey
 from dafh.index.catalogue import Catalogue
+from dafh.index.checks import check_coding, check_text
 from dafh.index.connection import Connection
 from dafh.index.difference import Missing, missing
 from dafh.index.ledger import Ledger
@@ -30,7 +31,6 @@ from dafh.index.pointer import NONE, Marks, kind_of
 from dafh.index.progress import FillNote
 from dafh.index.record import ArchiveRecord, CodingRecord
 from dafh.index.rows import Rows
-from dafh.index.schema import check_coding, check_text
 
 #: Seconds in which the mark of a switch that failed is taken away, whatever the deadline.
 _CLEARING_S = 10.0

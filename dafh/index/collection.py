@@ -19,10 +19,11 @@ from dafh.codes import HashCode
 from dafh.errors import Internal, Reason
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId, Coding, digest
+from dafh.index.checks import check_text
 from dafh.index.filters.milvus import literal, literals, written
 from dafh.index.filters.tree import Filter
 from dafh.index.port import Exclude
-from dafh.index.schema import FIELDS, HEX_128, Kind, Source, check_text, fields_of
+from dafh.index.schema import FIELDS, HEX_128, Kind, Source, fields_of
 
 #: Version of the layout, kept in each collection's description.
 LAYOUT = 1

@@ -17,10 +17,10 @@ from dafh.imaging.image import PatientKey
 from dafh.index.archive import Archive, key_mismatch
 from dafh.index.archives import Archives
 from dafh.index.case import CaseId, Coding
+from dafh.index.checks import check_text
 from dafh.index.connection import Connection
 from dafh.index.progress import ErasureCount, FillNote
 from dafh.index.rows import BATCH, Rows
-from dafh.index.schema import check_text
 from dafh.index.storage import erase as erase_rows
 
 #: Seconds that a fill is given to come through the batch in hand.
@@ -130,6 +130,8 @@ class Eraser:
         deadline: Deadline,
     ) -> set[CaseId]:
         rows, erased = Rows(self._connection, coding), set[CaseId]()
+        if isinstance(selection, Cases):
+            return set(erase_rows(rows, selection.ids, deadline))
         for ids in self._find(coding, selection, equal, deadline):
             erased.update(erase_rows(rows, ids, deadline))
         return erased

@@ -10,9 +10,9 @@ import numpy as np
 from dafh.deadline import Deadline
 from dafh.index import ranking
 from dafh.index.case import Case, CaseId, Coding
+from dafh.index.checks import check_cases, check_coding, check_query
 from dafh.index.port import MAX_CANDIDATES, Found, Hit, Outcome, Query
 from dafh.index.ranking import Candidates
-from dafh.index.schema import check_cases, check_coding, check_query
 
 
 class ExactIndex:

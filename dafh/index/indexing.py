@@ -25,7 +25,7 @@ from dafh.deadline import Deadline
 from dafh.errors import Reason, Unavailable
 from dafh.index.capabilities import capabilities
 from dafh.index.case import Coding
-from dafh.index.collection import FULL, VECTOR, collection_name, packed_codes
+from dafh.index.collection import FULL, VECTOR, collection_name, expression, packed_codes
 from dafh.index.connection import Connection, MilvusClient
 
 #: So many rows are searched exactly in some milliseconds.
@@ -248,13 +248,18 @@ class Indexing:
 
     def _count(self, deadline: Deadline) -> int:
         counted = "count(*)"
+        # Of all tenants that share the collection: its size decides on its index.
         rows = self._call(deadline, "query", filter="", output_fields=[counted])
         return int(rows[0][counted])
 
     def _sample(self, deadline: Deadline) -> list[tuple[str, bytes]]:
         """Return id and code of some rows; ids are hashes, so any run of them is a fair sample."""
         words: list[dict[str, Any]] = self._call(
-            deadline, "query", filter='id >= ""', limit=SAMPLE, output_fields=["code_word"]
+            deadline,
+            "query",
+            filter=expression(self._coding, after=""),
+            limit=SAMPLE,
+            output_fields=["code_word"],
         )
         packed = packed_codes([row["code_word"] for row in words], self._coding.bits)
         return [(row["id"], code.tobytes()) for row, code in zip(words, packed, strict=True)]
@@ -288,6 +293,7 @@ class Indexing:
             "search",
             data=codes,
             anns_field=VECTOR,
+            filter=expression(self._coding),
             limit=limit,
             search_params=index.search_params,
             **options,

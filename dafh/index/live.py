@@ -19,12 +19,13 @@ from dafh.errors import FailedPrecondition, NotFound, Reason, Unavailable
 from dafh.index.archive import Archive
 from dafh.index.archives import Archives
 from dafh.index.case import Case, CaseId, Coding, CodingKey
+from dafh.index.checks import check_cases
 from dafh.index.connection import Connection, holding
 from dafh.index.indexing import Indexing
 from dafh.index.milvus import MilvusIndex
 from dafh.index.pointer import NONE
 from dafh.index.port import CaseIndex, Outcome
-from dafh.index.schema import check_cases, metadata_sha256
+from dafh.index.schema import metadata_sha256
 from dafh.index.storage import erase_unless_in
 
 #: Seconds for which an answer to which coding is live may be believed.

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from dafh.errors import InvalidInput, Reason
 from dafh.index.case import Case, Coding
+from dafh.index.checks import check_coding
 from dafh.index.record import Strict
-from dafh.index.schema import FIELDS, Kind, Source, check_coding, metadata_sha256
+from dafh.index.schema import FIELDS, Kind, Source, metadata_sha256
 from dafh.writing import written
 
 # Readers of Parquet folders pass over names that begin so.

@@ -14,13 +14,13 @@ from dafh.errors import Reason, Unavailable
 from dafh.index import ranking
 from dafh.index.archives import Archives
 from dafh.index.case import Case, CaseId, Coding
+from dafh.index.checks import check_cases, check_coding, check_query
 from dafh.index.collection import FULL, NARROW, case_of, code_word, expression
 from dafh.index.connection import Connection, holding
 from dafh.index.endpoint import Endpoint
 from dafh.index.port import MAX_CANDIDATES, Found, Hit, Outcome, Query
 from dafh.index.ranking import Candidates, Placed
 from dafh.index.rows import Nearest, Rows, broken
-from dafh.index.schema import check_cases, check_coding, check_query
 
 #: Rows of one page of a scan.
 PAGE = 8_192

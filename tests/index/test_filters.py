@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dafh.errors import Internal, InvalidInput, Reason
 from dafh.index.case import Case, Coding
+from dafh.index.checks import check_filter
 from dafh.index.filters.milvus import literal, written
 from dafh.index.filters.parse import FILTERABLE, MAX_LENGTH, parse
 from dafh.index.filters.tree import (
@@ -30,7 +31,7 @@ from dafh.index.filters.tree import (
     matches,
     negated,
 )
-from dafh.index.schema import BY_NAME, check_filter
+from dafh.index.schema import BY_NAME
 from tests.index.trees import ANYTHING, HOSTILE, filters, spelled
 
 NewCoding = Callable[..., Coding]

@@ -14,10 +14,11 @@ from dafh.deadline import Deadline
 from dafh.errors import InvalidInput, Reason
 from dafh.imaging.image import PatientKey
 from dafh.index.case import Case, CaseId, Coding
+from dafh.index.checks import check_cases, check_coding
 from dafh.index.exact import ExactIndex
 from dafh.index.manifest import COLUMNS
 from dafh.index.port import Exclude, Query
-from dafh.index.schema import FIELDS, Kind, Source, check_cases, check_coding, metadata_sha256
+from dafh.index.schema import FIELDS, Kind, Source, metadata_sha256
 
 NewCoding = Callable[..., Coding]
 NewCase = Callable[..., Case]

@@ -12,6 +12,7 @@ from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from dafh.errors import InvalidInput, Reason
+from dafh.index.checks import check_comparison, check_filter
 from dafh.index.filters.tree import (
     MAX_DEPTH,
     Comparison,
@@ -24,7 +25,7 @@ from dafh.index.filters.tree import (
     membership,
     negated,
 )
-from dafh.index.schema import FIELDS, Field, FilterType, check_comparison, check_filter
+from dafh.index.schema import FIELDS, Field, FilterType
 
 #: Longest filter, characters.
 MAX_LENGTH = 16_384
