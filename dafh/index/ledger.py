@@ -152,7 +152,7 @@ class Ledger:
             It is not.
         """
         notes = self._notes(subject, deadline)
-        if latest is not None and [one.id for one in _latest(notes)] != [latest.id]:
+        if latest is not None and [one.id for one in _latest(notes)[:1]] != [latest.id]:
             raise changed()
         # By their own keys: what is written from here on stays.
         self._delete(notes, deadline)

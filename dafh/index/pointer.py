@@ -113,7 +113,7 @@ class AliasPointer:
         since: Marks | None = None,
     ) -> None:
         """Mark codings."""
-        if since not in (None, self.read(deadline)):
+        if since is not None and self.read(deadline) != since:
             raise changed()
         # A mark that is taken away comes last: in between more is demanded of a write, never less.
         wanted = {"next": to, "live": live}

@@ -141,14 +141,20 @@ def test_of_two_notes_that_the_dead_left_the_earliest_counts_and_keys_of_old_are
     monkeypatch.setattr("dafh.index.ledger._PATIENCE_S", 0.1)
     ledger, about = Ledger(lite_connection), subject("test", "default", "left")
     ledger.write(Note(about, "default", '"1"', 1), soon())
-    for suffix in ("", ".00061d2f5a8f000000", ".00061d2f5a8f010000"):
-        row: dict[str, object] = {
-            "id": f"{about}.{2:012}{suffix}",
-            "subject": about,
-            "tenant": "default",
-        }
-        row |= {"revision": 2, "document": f'"2{suffix}"', "code": b"\0"}
-        lite_connection.call("writing", soon(), "upsert", "dafh_archives", [row])
+
+    def leave(revision: int) -> None:
+        for suffix in ("", ".00061d2f5a8f000000", ".00061d2f5a8f010000"):
+            row: dict[str, object] = {
+                "id": f"{about}.{revision:012}{suffix}",
+                "subject": about,
+                "tenant": "default",
+                "revision": revision,
+                "document": f'"{revision}{suffix}"',
+                "code": b"\0",
+            }
+            lite_connection.call("writing", soon(), "upsert", "dafh_archives", [row])
+
+    leave(2)
     assert ledger.read(about, soon()) == Note(about, "default", '"2"', 2)
     assert Note(about, "default", '"2"', 2) in ledger.of("default", "test-", soon())
     ledger.write(Note(about, "default", '"3"', 3), soon())
@@ -156,4 +162,6 @@ def test_of_two_notes_that_the_dead_left_the_earliest_counts_and_keys_of_old_are
         "counting", soon(), "query", "dafh_archives", filter=f'subject == "{about}"'
     )
     assert [row["document"] for row in rows] == ['"3"']
-    ledger.remove(about, soon())
+    leave(4)
+    ledger.remove(about, soon(), latest=ledger.read(about, soon()))
+    assert ledger.read(about, soon()) is None
