@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from dafh.index.checks import check_cases, check_coding, check_query
 from dafh.index.collection import FULL, NARROW, case_of, code_word, expression
 from dafh.index.connection import Connection, holding
 from dafh.index.endpoint import Endpoint
-from dafh.index.port import MAX_CANDIDATES, Found, Hit, Outcome, Query
+from dafh.index.port import MAX_CANDIDATES, Exclude, Found, Hit, Outcome, Query
 from dafh.index.ranking import Candidates, Placed
 from dafh.index.rows import Nearest, Rows, broken
 
@@ -128,9 +129,8 @@ class MilvusIndex:
     def search(self, query: Query, deadline: Deadline) -> Found:
         """Return the nearest cases."""
         check_query(self._coding, query)
-        which = expression(self._coding, exclude=query.exclude, filter=query.filter)
         for _ in range(ROUNDS):
-            near, placed = self._candidates(query, which, deadline)
+            near, placed = self._candidates(query, deadline)
             cases = self._read(query, near, placed, deadline)
             if cases is not None:
                 break
@@ -192,20 +192,28 @@ class MilvusIndex:
         with holding(self._writing, deadline, stage), self._connection.alone(stage, deadline):
             yield
 
-    def _candidates(
-        self, query: Query, which: str, deadline: Deadline
-    ) -> tuple[Nearest, list[Placed]]:
+    def _candidates(self, query: Query, deadline: Deadline) -> tuple[Nearest, list[Placed]]:
         """Widen the candidate list until what lies beyond its border cannot be a hit."""
         limit = min(max(FIRST_CANDIDATES, 2 * query.top_k), self._max_candidates)
+        # Milvus compares what is excluded with every row of the collection. From a short list it is
+        # taken here; only where too little is left then is Milvus told.
+        ours = query.exclude != Exclude() and limit <= LONGEST_FULL
         while True:
             fields = FULL if limit <= LONGEST_FULL else [*NARROW, *query.caps]
-            near = self._rows.nearest(query.code, which, limit, fields, deadline)
+            which = self._selection(query, None if ours else query.exclude)
+            found = self._rows.nearest(query.code, which, limit, fields, deadline)
+            near = found.without(asdict(query.exclude)) if ours else found
             placed = ranking.rank(query, _ranked_by(query, near))
             # Which of the cases at the border are in the list is arbitrary: no hit may lie there.
-            settled = len(near.rows) < limit or near.border > ranking.reach(query, placed)
-            if settled or limit == self._max_candidates:
+            settled = len(found.rows) < limit or found.border > ranking.reach(query, placed)
+            if settled or (limit == self._max_candidates and not ours):
                 return near, placed
-            limit = min(limit * GROWTH, self._max_candidates)
+            if len(near.rows) == len(found.rows):
+                limit = min(limit * GROWTH, self._max_candidates)
+            ours = False
+
+    def _selection(self, query: Query, exclude: Exclude | None) -> str:
+        return expression(self._coding, exclude=exclude, filter=query.filter)
 
     def _read(
         self, query: Query, near: Nearest, placed: Sequence[Placed], deadline: Deadline

@@ -47,6 +47,16 @@ class Nearest(NamedTuple):
     #: Whether the index may have missed some.
     approximate: bool
 
+    def without(self, values: Mapping[str, str]) -> Nearest:
+        """Return those that have none of some values in the fields of these names; "" is none."""
+        terms = [(name, value) for name, value in values.items() if value != ""]
+        kept = [
+            place
+            for place, row in enumerate(self.rows)
+            if not any(row[name] == value for name, value in terms)
+        ]
+        return self._replace(rows=[self.rows[place] for place in kept], packed=self.packed[kept])
+
 
 class Rows:
     """Reads and writes the rows of a coding's collection.

@@ -26,8 +26,9 @@ from dafh.index.collection import collection_name, row_of
 from dafh.index.connection import Connection
 from dafh.index.endpoint import Endpoint
 from dafh.index.exact import ExactIndex
-from dafh.index.milvus import PAGE, MilvusIndex
+from dafh.index.milvus import FIRST_CANDIDATES, PAGE, MilvusIndex
 from dafh.index.port import Exclude, Outcome, Query
+from dafh.index.rows import Nearest, Rows
 from dafh.index.storage import own_codings
 
 if TYPE_CHECKING:
@@ -224,6 +225,51 @@ def test_a_long_candidate_list_answers_as_a_short_one(
     output = np.linspace(-1, 1, 16, dtype=np.float32)
     for query in (Query(code, 10), Query(code, 700), Query(HashCode(b"\xff\xff"), 3, output)):
         assert index.search(query, soon()) == exact.search(query, soon())
+
+
+@pytest.mark.parametrize("own", [5, FIRST_CANDIDATES - 1, 3 * FIRST_CANDIDATES])
+def test_who_is_excluded_fills_no_answer_however_many_are_near(
+    server: Server, opened: Opened, new_coding: NewCoding, new_case: NewCase, own: int
+) -> None:
+    coding, patient, near = new_coding(bits=64), PatientKey("a" * 64), HashCode(bytes(8))
+    index, exact = opened(server.endpoint, coding), ExactIndex(coding)
+    alike = [new_case(coding, number, code=near, patient_key=patient) for number in range(own)]
+    others = [
+        new_case(coding, own + number, code=HashCode(bytes(7) + bytes([number])))
+        for number in range(1, 30)
+    ]
+    query = Query(near, 10, exclude=Exclude(others[0].sop_instance_uid, "", patient))
+    for kept in (index, exact):
+        kept.upsert(alike + others, soon())
+    found = index.search(query, soon())
+    assert found == exact.search(query, soon())
+    assert len(found.hits) == 10
+
+
+def test_milvus_compares_no_row_with_who_is_excluded_while_others_are_near_enough(
+    server: Server,
+    opened: Opened,
+    new_coding: NewCoding,
+    new_case: NewCase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coding, patient = new_coding(bits=64), PatientKey("a" * 64)
+    index, asked = opened(server.endpoint, coding), list[str]()
+    index.upsert([new_case(coding, number, patient_key=patient) for number in range(3)], soon())
+    nearest = Rows.nearest
+
+    def noted(
+        rows: Rows, code: HashCode, which: str, limit: int, fields: list[str], deadline: Deadline
+    ) -> Nearest:
+        asked.append(which)
+        return nearest(rows, code, which, limit, fields, deadline)
+
+    monkeypatch.setattr(Rows, "nearest", noted)
+    assert not index.search(
+        Query(HashCode(bytes(8)), 10, exclude=Exclude("", "", patient)), soon()
+    ).hits
+    assert asked
+    assert not [which for which in asked if "patient_key" in which]
 
 
 def test_ties_beyond_the_list_are_reported(
