@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dafh.errors import Reason, Unavailable
 from dafh.index.manifest import Folder, Store, unreadable
-from dafh_jobs.sources.asking import LISTING_S, ask
+from dafh_jobs.sources.asking import LISTING_S, Answer, ask
 from dafh_jobs.sources.remote import filesystem, is_address
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-
-#: Seconds in which a file of a dump, tens of megabytes, is there or here.
-MOVING_S = 600.0
 
 
 class Bucket:
@@ -31,71 +27,78 @@ class Bucket:
     """
 
     def __init__(self, address: str) -> None:
-        found: tuple[AbstractFileSystem, str] = filesystem(address)
+        try:
+            found: tuple[AbstractFileSystem, str] = filesystem(address)
+        except OSError as error:
+            raise _away(error) from None
         self._store, self._root = found
 
     def names(self) -> list[str]:
         """Return the names of the files."""
 
-        def list_all() -> list[dict[str, str]]:
+        def listed() -> list[dict[str, str]]:
             self._store.invalidate_cache()
-            with suppress(FileNotFoundError):
-                return list(self._store.ls(self._root, detail=True))
-            return []
+            try:
+                found: list[dict[str, str]] = self._store.ls(self._root, detail=True)
+            except FileNotFoundError:
+                return []
+            return found
 
-        with _reaching():
-            listed = ask(list_all, LISTING_S)
-        names = (one["name"].rpartition("/")[2] for one in listed if one["type"] == "file")
+        files = (one["name"] for one in _answer(listed) if one["type"] == "file")
+        names = (name.rpartition("/")[2] for name in files)
         return sorted(name for name in names if not name.startswith("."))
 
     def read(self, name: str) -> bytes:
         """Return a file."""
 
-        def fetch() -> bytes | None:
-            with suppress(FileNotFoundError):
-                return bytes(self._store.cat_file(f"{self._root}/{name}"))
-            return None
+        def content() -> bytes | None:
+            try:
+                found: bytes = self._store.cat_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return None
+            return found
 
-        with _reaching():
-            content = ask(fetch, MOVING_S)
-        if content is None:
+        read = _answer(content)
+        if read is None:
             raise unreadable(f"{name} is missing")
-        return content
+        return read
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file at once, over a former one."""
 
-        def put() -> None:
+        def write() -> None:
             self._store.makedirs(self._root, exist_ok=True)
             self._store.pipe_file(f"{self._root}/{name}", content)
 
-        with _reaching():
-            ask(put, MOVING_S)
+        _answer(write)
 
     def remove(self, name: str) -> None:
         """Remove a file; that it is gone already is no fault."""
 
-        def drop() -> None:
+        def remove() -> None:
             with suppress(FileNotFoundError):
                 self._store.rm_file(f"{self._root}/{name}")
 
-        with _reaching():
-            ask(drop)
+        _answer(remove)
 
 
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Say in our words, and without an address, what a store's library raises inside the block."""
+def _answer(question: Callable[[], Answer]) -> Answer:
+    """Return what a store answers; say in our words, and without an address, what is wrong."""
     try:
-        yield
+        # As long as for a list: a whole file may be on its way.
+        return ask(question, LISTING_S)
     except OSError as error:
-        raise Unavailable(
-            Reason.SOURCE_UNREADABLE,
-            f"The object store does not do what is asked ({error}).",
-            remedy="Look at its address and its own configuration; then run the same command "
-            "again: it goes on where it was.",
-            subject="out",
-        ) from None
+        raise _away(error) from None
+
+
+def _away(error: OSError) -> Unavailable:
+    return Unavailable(
+        Reason.SOURCE_UNREADABLE,
+        f"The object store does not do what is asked ({error}).",
+        remedy="Look at its address and its own configuration; then run the same command "
+        "again: it goes on where it was.",
+        subject="out",
+    )
 
 
 def store_at(place: str) -> Store:
