@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -57,8 +58,8 @@ OUT = Path(__file__).resolve().parent.parent / "docs" / "performance"
 BITS = 64
 #: What an overloaded service is sent, times what it can do.
 OVERLOAD = 5.0
-#: Clients at once of the throughput that is held against the bound's.
-BUSY = 8
+#: Clients at once of the throughput that is held against the bound's, and its turns.
+BUSY, SLOTS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -129,31 +130,10 @@ def _bound_for(data: bytes, seconds: float, cases: int) -> int:
     return done
 
 
-def bound_throughput(data: bytes, scale: Scale) -> float:
-    """Return queries per second of as many processes as there are cores."""
-    cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores) as pool:
-        for seconds in (0.5, scale.seconds):
-            ask = partial(_bound_for, data, seconds, scale.cases)
-            done = sum(one.result() for one in [pool.submit(ask) for _ in range(cores)])
-    return done / scale.seconds
-
-
-def bound(data: bytes, answering: Bound, scale: Scale) -> dict[str, Any]:
-    """Measure the bound."""
-    used = time.process_time()
-    times = one_by_one(answering.ask, fresh([data]), scale.queries)
-    used = (time.process_time() - used) / (scale.queries + WARM_UP)
-    return percentiles(times) | {
-        "cpu_ms": round(1000 * used, 2),
-        "per_s": round(bound_throughput(data, scale), 1),
-    }
-
-
 @contextmanager
 def client(address: str) -> Iterator[Ask]:
-    """Yield what asks a gateway once, as an application that does not try again."""
-    with Client(Target(address, retry=False), timeout=20) as made:
+    """Yield what asks a gateway, as an application that tries again when it is told to."""
+    with Client(address, timeout=20) as made:
         yield lambda data: made.retrieve(dicom=data, top_k=TOP_K)
 
 
@@ -162,20 +142,51 @@ def loaded(stack: Stack, data: bytes, clients: int, seconds: float) -> Load:
     return saturate(partial(client, stack.gateway.address), fresh([data]), clients, seconds)
 
 
-def served(stack: Stack, data: bytes, scale: Scale) -> dict[str, Any]:
-    """Measure a gateway: unloaded, then busy."""
+def compared(stack: Stack, data: bytes, answering: Bound, scale: Scale) -> dict[str, Any]:
+    """Measure the bound and a gateway by turns, so that a busy machine slows both: unloaded."""
+    made, used = fresh([data]), 0.0
+    times: dict[str, list[float]] = {"bound": [], "served": []}
     with client(stack.gateway.address) as ask:
-        used = Spent(pids(stack))
-        times = one_by_one(ask, fresh([data]), scale.queries)
-        each = used.each(scale.queries + WARM_UP)
-    busy = loaded(stack, data, BUSY, scale.seconds).figures()
-    return percentiles(times) | {
-        "mean": round(fmean(times), 2),
-        "cpu_ms": round(sum(each.values()), 2),
-        "cpu_ms_of": each,
-        "per_s": busy["per_s"],
-        "outcomes": busy["outcomes"],
-    }
+        for asked in (answering.ask, ask):
+            one_by_one(asked, made, 0)
+        servers = Spent(pids(stack))
+        for _ in range(scale.queries):
+            began = time.process_time()
+            times["bound"] += one_by_one(answering.ask, made, 1, 0)
+            used += time.process_time() - began
+            times["served"] += one_by_one(ask, made, 1, 0)
+        each = servers.each(scale.queries)
+    found: dict[str, Any] = {name: percentiles(taken) for name, taken in times.items()}
+    found["bound"]["cpu_ms"] = round(1000 * used / scale.queries, 2)
+    found["served"] |= {"cpu_ms": round(sum(each.values()), 2), "cpu_ms_of": each}
+    return found
+
+
+def rates(stack: Stack, data: bytes, scale: Scale) -> tuple[float, float, Counter[str]]:
+    """Return answers per second by turns: of a process a core, and of a gateway with clients."""
+    cores, slot = len(os.sched_getaffinity(0)), scale.seconds / SLOTS
+    alone, outcomes = 0, Counter[str]()
+    with ProcessPoolExecutor(cores) as pool:
+        for turn, seconds in enumerate((0.1, *[slot] * SLOTS)):
+            asked = [pool.submit(_bound_for, data, seconds, scale.cases) for _ in range(cores)]
+            done = sum(one.result() for one in asked)
+            if turn:
+                alone += done
+                outcomes += loaded(stack, data, BUSY, slot).outcomes
+    return (
+        round(alone / scale.seconds, 1),
+        round(outcomes["answered"] / scale.seconds, 1),
+        outcomes,
+    )
+
+
+def query(stack: Stack, data: bytes, answering: Bound, scale: Scale) -> dict[str, Any]:
+    """Measure one kind of query: unloaded, then busy."""
+    found = compared(stack, data, answering, scale)
+    alone, together, outcomes = rates(stack, data, scale)
+    found["bound"]["per_s"] = alone
+    found["served"] |= {"per_s": together, "outcomes": dict(outcomes)}
+    return {"bytes": len(data), **found}
 
 
 def _flood(address: str, data: bytes, rate: float, seconds: float) -> tuple[list[float], int]:
@@ -254,9 +265,7 @@ def run(folder: Path, scale: Scale, settings: dict[str, Any]) -> dict[str, Any]:
         stock(stack, codes)
         answering = Bound(encoder_of(stack), codes)
         for name, data in queries.items():
-            found[name] = {"bytes": len(data), "served": served(stack, data, scale)}
-        for name, data in queries.items():
-            found[name]["bound"] = bound(data, answering, scale)
+            found[name] = query(stack, data, answering, scale)
         results = {
             "environment": environment(),
             "settings": settings,

@@ -18,14 +18,15 @@ def page(found: Found) -> str:
     return f"""# What gateway, Triton and Milvus add to a query
 
 Written by `python -m bench.report` from [gateway.json](gateway.json), which
-`python -m bench.gateway` measured on {about["date"]}: {about["machine"]};
-{about["versions"]}. Settings: {settings or "as shipped"}.
+`python -m bench.gateway` measured on {about["date"]}: {about["machine"]},
+load average {about["load"]} when it ended; {about["versions"]}.
+Settings: {settings or "as shipped"}.
 
 The embedded stack as `dafh up` starts it, {found["cases"]:,} cases of 64 bits, everything and the
-client on the same processors. The bound is the same query in one process: decode, ONNX Runtime
-on one thread, faiss exact search. Its answers per second are of one process a core, the
-gateway's of eight clients without pause. The client's processor time is not counted; no two
-queries are equal.
+client on the same processors; bound and served by turns. The bound is the same query in one
+process: decode, ONNX Runtime on one thread, faiss exact search. Its answers per second are of one
+process a core, the gateway's of eight clients without pause. The client's processor time is not
+counted; no two queries are equal.
 
 {_queries(found["queries"])}
 
@@ -37,7 +38,7 @@ Mean of the stages of the unloaded CT, ms, as the gateway logs them: {stages}.
 
 ## More clients
 
-With the CT, clients that never pause and do not try again when they are refused:
+With the CT; clients never pause, and try again when they are told to:
 
 {_clients(found["concurrency"])}
 

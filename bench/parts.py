@@ -34,7 +34,9 @@ from dafh.encoding.triton import TritonEncoder, TritonServer
 from dafh.imaging.decode import decode
 from dafh.imaging.image import PatientKeyer
 from dafh.imaging.pool import DecoderPool
+from dafh.index.collection import expression
 from dafh.index.connection import Connection
+from dafh.index.port import Exclude
 from dafh.retrieval.retrieve import Options, Retriever
 from dafh.security.keys import load_key
 from dafh.stack import Stack
@@ -65,6 +67,8 @@ def parts(
     encoded = encoder.encode(pixels, never)
     output = encoded.hashes[coding.bits][0]
     code = HashCode.of(output)
+    about = image.metadata
+    exclude = Exclude(about.sop_instance_uid, about.study_instance_uid, about.patient_key)
     packed = np.frombuffer(code.packed, np.uint8)[None]
     faiss.omp_set_num_threads(1)
     exact = faiss.IndexBinaryFlat(coding.bits)
@@ -82,6 +86,7 @@ def parts(
         end.callback(index.close)
         connection = Connection(stack.milvus_uri, Deadline.after(60))
         end.callback(connection.close)
+        alone = asking_alone(connection, coding)
         retriever, options = Retriever(triton, index), Options(top_k=TOP_K)
         return by_turns(
             {
@@ -98,7 +103,9 @@ def parts(
                 "infer": partial(server.infer, model.version, pixels, outputs, never),
                 "triton": partial(triton.encode, pixels, never),
                 "faiss": partial(exact.search, packed, TOP_K),
-                "milvus": partial(asking_alone(connection, coding), code),
+                "milvus": partial(alone, code),
+                "tenant": partial(alone, code, expression(coding)),
+                "excluded by Milvus": partial(alone, code, expression(coding, exclude=exclude)),
                 "rows": partial(retriever.by_code, code, output, options, never),
                 "search": partial(retriever.by_encoded, image, encoded, options, never),
             },

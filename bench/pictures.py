@@ -74,7 +74,9 @@ def concurrency(loads: Sequence[dict[str, Any]], bound: float, path: Path) -> No
         rates, times = figure.subplots(1, 2)
         rates.plot(places, [load["per_s"] for load in loads], "o-", color=DAFH)
         rates.axhline(bound, color=BOUND, linestyle="--")
-        rates.text(0, bound, "bound: a process a core", color="#666666", va="bottom", fontsize=8)
+        rates.text(
+            places[-1], bound, "bound: a process a core", ha="right", va="bottom", fontsize=8
+        )
         highest = max(bound, *(load["per_s"] for load in loads))
         rates.set(ylabel="answers per second", ylim=(0, 1.15 * highest))
         for name, style in (("p50", "o-"), ("p95", "o:")):

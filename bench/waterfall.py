@@ -63,27 +63,35 @@ STEPS: tuple[tuple[str, str, str, str, str], ...] = (
         "a gRPC call through pymilvus and Milvus's own planning, whatever the size",
     ),
     (
-        "search: tenant, whole cases, order, ties",
+        "search: of this tenant",
+        "DAFH",
+        "tenant",
+        "milvus",
+        "`tenant ==` stands in every search, whatever the collection, and Milvus compares it with "
+        "every row",
+    ),
+    (
+        "search: whole cases, order, ties",
         "DAFH",
         "rows",
-        "milvus",
-        "`tenant ==` in every search, which Milvus looks at row by row, and 64 whole candidates, "
-        "so that ties are settled and hits are read with one request",
+        "tenant",
+        "64 whole candidates, so that ties are settled and hits are read with one request; "
+        "pymilvus makes a Python object of every field",
     ),
     (
         "search: not the same patient",
         "DAFH",
         "search",
         "rows",
-        "instance, study and patient of the query are excluded by Milvus, row by row: excluded "
-        "afterwards, a patient with many alike images could fill every list",
+        "instance, study and patient of the query are taken from the candidates",
     ),
 )
 REST = (
     "checks, admission, messages, log, audit",
     "DAFH",
     "identity, roles, room and limits are looked at before a message is read, and every call "
-    "leaves a line in the log, metrics, and a record in the audit",
+    "leaves a line in the log, metrics, and a record in the audit; and what the parts cost each "
+    "other, which were timed one by one",
 )
 
 

@@ -11,7 +11,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -160,6 +160,7 @@ def started(name: str, folder: Path) -> Iterator[Process]:
     try:
         yield Process(name, process.pid or 0, ours.recv(), ours)
     finally:
-        if process.is_alive():
+        # Where it ended by itself, it has said why.
+        with suppress(BrokenPipeError):
             ours.send(None)
         process.join(30)
