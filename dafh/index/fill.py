@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from dafh.index.archives import Archives
 from dafh.index.case import Case, CaseId, Coding, CodingKey
 from dafh.index.connection import Connection
 from dafh.index.difference import Missing, missing, missing_batches
-from dafh.index.ledger import Ledger
+from dafh.index.ledger import Ledger, changed
 from dafh.index.milvus import MilvusIndex
 from dafh.index.progress import FillNote
 from dafh.index.rows import Rows
@@ -23,6 +24,9 @@ Recode = Callable[[Sequence[Case]], Mapping[CaseId, HashCode]]
 
 #: How often the archive is gone through again for what was written meanwhile.
 _PASSES = 10
+#: Seconds that another fill is given to come through the batch in hand before it is taken for dead.
+PATIENCE_S = 5.0
+_POLL_S = 0.1
 #: Keys that are looked at together after a fill was interrupted.
 _RANGE = 1_000
 
@@ -61,7 +65,7 @@ def fill(
     NotFound
         There is no such archive, or it has no such coding.
     Outdated
-        Another fill of the coding is under way.
+        Another fill of the coding is under way, or has begun.
     """
     archives = Archives(connection, tenant)
     archive = archives.settle(name, deadline)
@@ -94,7 +98,12 @@ class _Filling:
         self._stored = 0
 
     def run(self, deadline: Deadline) -> Filled:
-        interrupted, _ = self._note.read(deadline)
+        interrupted, revision = self._note.read(deadline)
+        patience = time.monotonic() + PATIENCE_S
+        while interrupted is not None and time.monotonic() < patience:
+            time.sleep(min(_POLL_S, deadline.remaining("filling a coding")))
+            if self._note.read(deadline)[1] != revision:
+                raise changed()
         if interrupted is not None:
             self._take_back(*interrupted, deadline)
         # From here on no other fill goes on.

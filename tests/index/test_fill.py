@@ -55,6 +55,7 @@ def test_a_fill_that_died_blocks_the_switch_and_brings_no_erased_case_back(
     monkeypatch: pytest.MonkeyPatch,
     calls: int,
 ) -> None:
+    monkeypatch.setattr("dafh.index.fill.PATIENCE_S", 0.1)
     monkeypatch.setattr(erasure, "PATIENCE_S", 0.1)
     monkeypatch.setattr(difference, "PATIENCE_S", 0.1)
     coding = new_coding()
@@ -127,6 +128,8 @@ def test_of_two_fills_of_one_coding_the_former_ends_and_brings_no_erased_case_ba
     own = Connection(server.endpoint, soon())
     LiveArchive(own, "default", name).write([arrival(case, coding) for case in cases], soon())
 
+    monkeypatch.setattr("dafh.index.fill.PATIENCE_S", 0.1)
+
     def overtaken() -> None:
         # The former has read a batch; it is taken for dead, and what the latter fills is erased.
         assert fill(own, "default", name, other.key, recode(other), soon()).stored == len(cases)
@@ -137,6 +140,20 @@ def test_of_two_fills_of_one_coding_the_former_ends_and_brings_no_erased_case_ba
         fill(connection, "default", name, other.key, recode(other), soon())
     assert held(own, other) == sorted(case.id for case in cases[1:])
     own.close()
+
+
+def test_a_fill_gives_way_to_one_that_comes_through_its_batch(
+    lite_connection: Connection, new_coding: NewCoding, new_case: NewCase
+) -> None:
+    coding = new_coding()
+    archives, other = two_codings(lite_connection, coding)
+    under_way, case = FillNote(archives.ledger, other), new_case(coding, 1)
+    under_way.write((case.id, case.id), soon())
+    done = threading.Timer(0.3, under_way.write, (None, soon()))
+    done.start()
+    with pytest.raises(Outdated):
+        fill(lite_connection, "default", coding.archive, other.key, recode(other), soon())
+    done.join()
 
 
 def test_a_fill_that_is_overtaken_while_it_makes_codes_writes_none_of_them(
