@@ -54,15 +54,24 @@ def test_the_sizes_follow_from_what_was_measured(exponent: int) -> None:
 
 
 def test_the_gateway_is_sized_by_what_was_measured() -> None:
-    page = (CHECKOUT / "docs" / "gateway-benchmark.md").read_text()
-    _, _, costs = page.partition("where processor time goes")
-    measured = re.findall(r"^\| (?:CT|CT, JPEG 2000|128 x 128) \| ([\d.]+)", costs, re.MULTILINE)
+    kept = json.loads((CHECKOUT / "docs" / "performance" / "gateway.json").read_text())
+    costs = {name: one["served"]["cpu_ms_of"]["gateway"] for name, one in kept["queries"].items()}
     text = " ".join(TEXT.split()).replace("×", "*").replace("÷", "/")  # noqa: RUF001 - the page's
-    (sentence,) = re.findall(r"decoder included: (.*?)\[gateway-benchmark", text)
-    assert re.findall(r"([\d.]+) ms", sentence) == measured
+    stated = re.search(
+        r"about (\d+) ms for a CT of 132 kB or a small picture, (\d+) for a CT in", text
+    )
+    assert stated
+    plain, packed = map(float, stated.groups())
+    for said, measured in (
+        (plain, costs["CT"]),
+        (plain, costs["128 x 128"]),
+        (packed, costs["CT, JPEG 2000"]),
+    ):
+        # A run differs from the next: what is said is enough, and not far above.
+        assert measured <= said <= 1.3 * measured
     (figures,) = re.findall(r"CTs a second are (\d+) \* ([\d.]+) / ([\d.]+) = ([\d.]+)", text)
     rate, seconds, aim, processors = map(float, figures)
-    assert seconds * 1000 == float(measured[0])
+    assert seconds * 1000 == plain
     assert round(rate * seconds / aim, 1) == processors
 
 
