@@ -6,6 +6,7 @@ DICOM is what applications send; phantoms elsewhere.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from bench.codes import CORPUS
-from dafh.imaging.phantom import phantoms
+from dafh.imaging.phantom import Phantom, phantoms
 from dafh.training.manifest import Entry, read_manifest
 from tests.imaging.instances import reread, write_instance
 
@@ -41,10 +42,8 @@ class Questions:
 def questions(most: int, *, corpus: bool = True) -> Questions:
     """Return at most so many images to index, and a fifth as many to ask with."""
     if not (corpus and CORPUS.is_dir()):
-        database, queries = (
-            [Sample(one.data, str(reread(one.data).SOPInstanceUID), one.label) for one in some]
-            for some in (phantoms(most, 1), phantoms(max(1, most // 5), 2))
-        )
+        made = (phantoms(most, 1), phantoms(max(1, most // 5), 2))
+        database, queries = ([_own(one) for one in some] for some in made)
         return Questions(database, queries, source="phantoms")
     entries = read_manifest(CORPUS / "manifest.csv", CORPUS)
     parts = [
@@ -55,6 +54,15 @@ def questions(most: int, *, corpus: bool = True) -> Questions:
     samples = [_wrapped(entry, f"2.25.{number}") for number, entry in numbered]
     first = len(parts[0])
     return Questions(samples[:first], samples[first:], source="corpus")
+
+
+def _own(phantom: Phantom) -> Sample:
+    """Make a phantom the only one of its patient, of whom others would else not be answered."""
+    data_set, stream = reread(phantom.data), io.BytesIO()
+    uid = str(data_set.SOPInstanceUID)
+    data_set.PatientID = uid
+    data_set.save_as(stream)
+    return Sample(stream.getvalue(), uid, phantom.label)
 
 
 def _spread(entries: Sequence[Entry], most: int) -> list[Entry]:

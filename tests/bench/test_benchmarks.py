@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ SHORT: dict[str, str] = {
     "bench.index": "--rows 1000",
     "bench.jobs": "--files 20 --sizes 20 --out OUT",
     "bench.report": "--page OUT/performance.md --pages OUT",
-    "bench.rivals": "--out OUT --images 20 --cases 1000 --queries 2 --seconds 0.5 --no-corpus",
+    "bench.rivals": "--out OUT --images 20 --cases 1000 --queries 2 --seconds 0.5 --no-corpus "
+    "--only 'DAFH, 64 bits' --only 'floats, faiss' --only 'codes, served naively' --only pHash",
     "bench.servers": "--seconds 0.2",
     "bench.shared_memory": "--turns 1",
     "bench.variants": "--manifest MANIFEST --root ROOT --side 96 --rounds 1 --out OUT "
@@ -92,7 +94,7 @@ def test_a_short_run_ends_well(module: str, tmp_path: Path, manifest: Path) -> N
         str(Path(places[word.partition("/")[0]], *word.split("/")[1:]))
         if word.partition("/")[0] in places
         else word
-        for word in SHORT[module].split()
+        for word in shlex.split(SHORT[module])
     ]
     told = run(module, *words, seconds=580)
     if module in LEFT:
