@@ -159,9 +159,10 @@ class Connection:
 
     def __init__(self, server: Endpoint | str, deadline: Deadline) -> None:
         endpoint = Endpoint(server) if isinstance(server, str) else server
-        self._local_port = endpoint.local_port
         guard = _Guard(endpoint.authorization())
         channel = GivenUpWithCaller(endpoint.channel(CHANNEL_OPTIONS), _stopping)
+        # Once the channel has found the URI to be one.
+        self._local_port = endpoint.local_port
         self._channel = grpc.intercept_channel(channel, guard)
         self._closed = False
         stage = "connecting to the index"

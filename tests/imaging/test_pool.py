@@ -292,7 +292,8 @@ def test_nothing_leaks_over_many_requests(
             assert image.frame == 1
     until(lambda: len(workers()) == 2)
     assert not first & set(workers()), "no worker was replaced"
-    assert descriptors(os.getpid()) == before
+    # One that is being started has a descriptor more for a moment.
+    until(lambda: descriptors(os.getpid()) == before)
 
 
 def test_nothing_leaks_over_many_crashes(pools: Callable[..., DecoderPool]) -> None:
@@ -302,7 +303,8 @@ def test_nothing_leaks_over_many_crashes(pools: Callable[..., DecoderPool]) -> N
         answer = Held(made).signal(signal.SIGSEGV)
         assert isinstance(answer, InvalidInput)
         until(lambda: len(workers()) == 1 and not made._idle.empty())
-    assert descriptors(os.getpid()) == before
+    # One that is being started has a descriptor more for a moment.
+    until(lambda: descriptors(os.getpid()) == before)
 
 
 def test_workers_that_die_idle_cost_nobody_anything(pools: Callable[..., DecoderPool]) -> None:

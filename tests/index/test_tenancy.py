@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from dafh.errors import DafhError, FailedPrecondition, InvalidInput, Misconfigured, NotFound, Reason
+from dafh.deadline import Deadline
+from dafh.errors import (
+    DafhError,
+    FailedPrecondition,
+    InvalidInput,
+    Misconfigured,
+    NotFound,
+    Reason,
+    Unavailable,
+)
 from dafh.imaging.image import PatientKey
 from dafh.index.archives import Archives
 from dafh.index.case import Case, CaseId, Coding, CodingKey, case_id
@@ -70,7 +79,7 @@ class Sides:
 WAYS = ["collection", "shared", "database"]
 
 
-def database_for(server: StandaloneServer, tenant: str) -> Endpoint:
+def database_for(server: StandaloneServer, tenant: str, new_case: NewCase) -> Endpoint:
     """Make a tenant's database, as the administrator does."""
     settings = MilvusSettings(milvus_uri=server.endpoint.uri, milvus_tenancy=Tenancy.DATABASE)
     name = endpoint(settings, tenant).database
@@ -80,16 +89,20 @@ def database_for(server: StandaloneServer, tenant: str) -> Endpoint:
         for kind, privilege in PRIVILEGES:
             root.grant_privilege(USER, kind, privilege, "*", db_name=name)
     where = replace(server.endpoint, database=name)
-    # What was granted holds a moment later.
-    deadline = soon()
+    # What was granted holds a moment later, one privilege before the other.
+    deadline = Deadline.after(120)
     while True:
         try:
             with closing(Connection(where, deadline)) as connection:
-                probe = Coding(tenant, "probe", "ab", 1, 16, "key")
+                probe = Coding(tenant, "probe", "ab", 1, 64, "key")
                 archives = Archives(connection, tenant)
                 archives.create(probe, deadline)
+                case, index = new_case(probe, 1), MilvusIndex(connection, probe)
+                index.upsert([case], deadline)
+                index.search(Query(case.code, 1), deadline)
+                index.delete([case.id], deadline)
                 archives.delete("probe", deadline)
-        except FailedPrecondition:
+        except (FailedPrecondition, Unavailable):
             deadline.remaining("waiting for the grants")
             time.sleep(0.1)
         else:
@@ -115,7 +128,7 @@ def sides(
         coding = replace(template, tenant=tenant)
         where = server.endpoint
         if way == "database" and isinstance(server, StandaloneServer):
-            where = database_for(server, tenant)
+            where = database_for(server, tenant, new_case)
         connection = Connection(where, soon())
         archives = Archives(connection, tenant, shared=way == "shared")
         archives.create(coding, soon())
