@@ -65,13 +65,19 @@ def test_told_to_end_it_ends_its_processes_and_says_nothing(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     dafh = Path(sys.executable).with_name("dafh")
-    with subprocess.Popen(
-        [dafh, "phantom", tmp_path, "--instances", "9000"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # As a terminal tells all at once.
-        start_new_session=True,
-    ) as process:
+    # What ignores Ctrl-C, as a shell lets programs in the background, starts what ignores it too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        started = subprocess.Popen(
+            [dafh, "phantom", tmp_path, "--instances", "9000"],
+            stderr=subprocess.PIPE,
+            text=True,
+            # As a terminal tells all at once.
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started as process:
         until(lambda: len(list(tmp_path.iterdir())) > 5)
         made = [int(one.name) for one in Path("/proc").iterdir() if in_session(one, process.pid)]
         if number is signal.SIGINT:
