@@ -58,6 +58,9 @@ CHANNEL_OPTIONS = (
 _PARAMETER = re.compile(version_parameter(0).replace("0", r"([1-9][0-9]*)"))
 #: What Triton says, as UNAVAILABLE, where a queue holds ``max_queue_size`` requests.
 _FULL = "Exceeds maximum queue size"
+#: What Triton's python backend says, as INTERNAL, of a process of a model that died, or got no
+#: processor for a third of a second; it starts another.
+_UNHEALTHY = "is not healthy"
 #: Seconds in which Triton says whether it is about to end, or only lacks the version.
 _ASK_S = 1.0
 
@@ -250,6 +253,8 @@ class TritonServer:
                     )
                 return _away()
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                return _away()
+            case grpc.StatusCode.INTERNAL if _UNHEALTHY in details:
                 return _away()
             case _:
                 return Internal(Reason.ENCODER_WRONG, f"Triton refused the request ({code.name}).")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
 import numpy as np
 import pytest
 
@@ -8,7 +11,14 @@ from dafh.encoding.onnx import OnnxEncoder
 from dafh.encoding.port import Encoder
 from dafh.encoding.scripted import ScriptedEncoder
 from dafh.encoding.triton import MAX_BATCH, TritonEncoder
-from dafh.errors import DeadlineExceeded, FailedPrecondition, Misconfigured, Unavailable
+from dafh.errors import (
+    DafhError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    Misconfigured,
+    Unavailable,
+)
 from dafh.settings import CHECKOUT
 from dafh.stack import Stack
 
@@ -50,6 +60,46 @@ def test_a_server_that_is_away_is_unavailable_within_the_deadline() -> None:
         encoder.encode(images(1, 128), Deadline.after(1))
     assert not encoder.ready(Deadline.after(1))
     encoder.close()
+
+
+class Answers(grpc.GenericRpcHandler):
+    """A Triton that answers every call as INTERNAL, with the same words."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """Take a call of any name."""
+        del handler_call_details
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            del request
+            context.abort(grpc.StatusCode.INTERNAL, self._words)
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("message: Stub process 'dafh_0_1' is not healthy.", Unavailable),
+        ("onnx runtime error 2: not enough space", Internal),
+    ],
+)
+def test_a_model_process_that_died_is_waited_for_and_a_defect_is_not(
+    words: str, fault: type[DafhError]
+) -> None:
+    server = grpc.server(ThreadPoolExecutor(2), [Answers(words)])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    encoder = TritonEncoder(address, 1)
+    with pytest.raises(fault) as caught:
+        encoder.encode(images(1, 128), Deadline.after(20))
+    assert caught.value.waiting_helps is (fault is Unavailable)
+    encoder.close()
+    server.stop(0).wait()
 
 
 def test_a_version_that_is_not_on_disk_is_refused() -> None:
