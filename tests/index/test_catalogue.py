@@ -30,7 +30,6 @@ from dafh.index.live import LiveArchive
 from dafh.index.manifest import Folder
 from dafh.index.milvus import MilvusIndex
 from dafh.index.progress import ErasureCount
-from dafh.index.record import ArchiveRecord
 from dafh.index.rows import Rows
 from tests.index.models import Died, arrival, before_the_first, pointer_of, second, soon
 from tests.index.servers import Server, StandaloneServer
@@ -113,15 +112,12 @@ def test_an_empty_archive_is_kept_where_a_case_comes_while_it_is_deleted(
     archives.switch(coding.archive, live.key, soon())
     writer, case = LiveArchive(other, "default", coding.archive), new_case(live, 1)
     writer.index(soon())
-    write = Catalogue.write
 
-    def late(*arguments: object) -> ArchiveRecord:
-        monkeypatch.setattr(Catalogue, "write", write)
+    def late() -> None:
         # It was found to be empty.
         writer.write([arrival(case, coding, live)], soon())
-        return write(*arguments)  # type: ignore[arg-type]  # As it is called.
 
-    monkeypatch.setattr(Catalogue, "write", late)
+    before_the_first(monkeypatch, Catalogue, "write", late)
     with pytest.raises(FailedPrecondition) as refusal:
         archives.delete(coding.archive, soon())
     assert refusal.value.reason is Reason.ARCHIVE_NOT_EMPTY
