@@ -219,9 +219,10 @@ What was removed:
 - Milvus compared instance, study and patient of the query with every row of the archive, in every
   search: {excluding:.2f} ms here, and more with every case. They are now taken from the first list
   of candidates, and Milvus is told of them only where too few are left (`dafh/index/milvus.py`).
-- Calls to Triton and to Milvus were futures, so that a caller who gives up ends them; each started
-  and ended a thread, {thread:.2f} ms here (an echo as a future, beyond a blocking one). They are
-  now read in the thread that waits (`dafh/calls.py`), and can be ended as well."""
+
+A call to Triton or to Milvus that its caller can give up costs a thread, {thread:.2f} ms here (an
+echo as a future, beyond a blocking one). It stays: the option of gRPC that saves the thread leaves
+memory behind for good with each call that is cancelled (`dafh/calls.py`)."""
 
 
 def _concurrency(gateway: Found) -> str:
