@@ -59,7 +59,7 @@ fuzz: $(EVERYTHING) ## Fuzz the imaging package for DURATION seconds; findings a
 
 bench: $(EVERYTHING) $(STANDALONE)/.complete ## Measure all but large archives, in less than 25 minutes; writes docs/performance.md.
 	$(BIN)/python -m bench.imaging
-	$(BIN)/python -m bench.index --full --step growth-1000 --step growth-10000 --step growth-100000
+	$(BIN)/python -m bench.index --full --again --step growth-1000 --step growth-10000 --step growth-100000
 	$(BIN)/python -m bench.jobs
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.rivals

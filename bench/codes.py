@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from dafh.deadline import Deadline
 from dafh.encoding.onnx import OnnxEncoder
 from dafh.imaging.decode import decode
+from dafh.settings import ModelSettings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CORPUS = CHECKOUT.parent / "shared" / "corpus"
 CACHE = CHECKOUT / "out" / "bench"
-MODEL_VERSION = 1
 BITS = 64
 #: Share of a difference between two images of a class that is added to a third.
 SPREAD = 0.5
@@ -36,7 +36,8 @@ def corpus_outputs() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
     The model in the repository makes them; they are kept below ``out/bench``.
     """
-    encoder = OnnxEncoder(CHECKOUT / "model_repository", MODEL_VERSION)
+    settings = ModelSettings()
+    encoder = OnnxEncoder(settings.model_repository, settings.model_version)
     kept = CACHE / f"corpus-{encoder.model.hash[:12]}.npz"
     if not kept.exists():
         with (CORPUS / "manifest.csv").open(newline="") as table:
@@ -51,6 +52,16 @@ def corpus_outputs() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         np.savez(kept, outputs=np.concatenate(outputs), classes=classes)
     with np.load(kept) as stored:
         return stored["outputs"], stored["classes"]
+
+
+def kind() -> str:
+    """Return "real" where the corpus is, by which such codes are made, else "uniform"."""
+    return "real" if CORPUS.is_dir() else "uniform"
+
+
+def of_kind(kind: str, count: int, seed: int) -> NDArray[np.uint8]:
+    """Return packed codes uint8 ``[count, 8]`` of a kind."""
+    return real(count, seed) if kind == "real" else uniform(count, seed)
 
 
 def real(count: int, seed: int) -> NDArray[np.uint8]:

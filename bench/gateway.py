@@ -109,7 +109,7 @@ class Bound:
 
 def codes_of(scale: Scale) -> NDArray[np.uint8]:
     """Return the codes of the archive, uint8 ``[cases, 8]``."""
-    return kinds.uniform(scale.cases, 7)
+    return kinds.of_kind(kinds.kind(), scale.cases, 7)
 
 
 _BOUND: Bound | None = None
@@ -259,6 +259,7 @@ def stock(stack: Stack, codes: NDArray[np.uint8]) -> None:
 
 def run(folder: Path, scale: Scale, settings: dict[str, Any]) -> dict[str, Any]:
     """Measure everything."""
+    about = environment()
     queries, codes = files(), codes_of(scale)
     found: dict[str, dict[str, Any]] = {}
     with running(folder, **settings) as stack:
@@ -267,9 +268,10 @@ def run(folder: Path, scale: Scale, settings: dict[str, Any]) -> dict[str, Any]:
         for name, data in queries.items():
             found[name] = query(stack, data, answering, scale)
         results = {
-            "environment": environment(),
+            "environment": about,
             "settings": settings,
             "cases": scale.cases,
+            "codes": kinds.kind(),
             "queries": found,
             "stages_ms": stages(folder / "logs" / "gateway.log", scale.queries),
             "parts_ms": parts(stack, codes, fresh([queries["CT"]]), scale.queries),

@@ -1,8 +1,8 @@
 """What finding cases costs: ``python -m bench.index`` measures a small archive in a minute or two.
 
 ``--full`` goes through all steps, each in a few minutes; a step whose result is kept in
-``docs/performance/index`` is not measured again, so that it can be cut off and go on. ``--page``
-writes the page and the plots from what is kept.
+``docs/performance/index`` is not measured again, so that it can be cut off and go on, but for
+``--again``. ``--page`` writes the page and the plots from what is kept.
 
 Every search is compared with faiss's `IndexBinaryFlat` over the same codes, by turns in the same
 run: times are of one machine at one moment, ratios say more.
@@ -87,13 +87,12 @@ class Latency:
 
 def made_codes(kind: str, count: int) -> Codes:
     """Return codes of a kind: "real" ones are made from those of the corpus."""
-    return kinds.real(count, 1) if kind == "real" else kinds.uniform(count, 1)
+    return kinds.of_kind(kind, count, 1)
 
 
 def queries_of(kind: str, count: int) -> list[HashCode]:
     """Return codes that ask: of the same kind, but not those that are stored."""
-    made = kinds.real(count, 2) if kind == "real" else kinds.uniform(count, 2)
-    return [HashCode(row.tobytes()) for row in made]
+    return [HashCode(row.tobytes()) for row in kinds.of_kind(kind, count, 2)]
 
 
 def times(
@@ -296,12 +295,12 @@ def upserts(index: MilvusIndex, kind: str) -> dict[str, float]:
 
 
 def growth_step(rows: int) -> dict[str, Any]:
-    """Measure how an archive of real codes on the standalone server grows.
+    """Measure how an archive on the standalone server grows, of real codes where they can be made.
 
     Fields are mapped from files, as Milvus is set where archives are large: ten million rows would
     need 13 GB otherwise.
     """
-    kind = "real"
+    kind = kinds.kind()
     codes, asking = made_codes(kind, rows), queries_of(kind, QUERIES // 2)
     with (
         tempfile.TemporaryDirectory() as mapped,
@@ -326,6 +325,7 @@ def growth_step(rows: int) -> dict[str, Any]:
         made = indexing.fit(Deadline.never(), Index(nlist, nlist))
         took = time.perf_counter() - began
         return {
+            "codes": kind,
             "rows": rows,
             "fill_rows_per_second": round(rows / filled),
             "memory": grown(empty, full),
@@ -350,12 +350,15 @@ def steps() -> dict[str, Callable[[], dict[str, Any]]]:
     return made
 
 
-def full(wanted: list[str]) -> None:
-    """Go through the steps; what is kept is not measured again."""
+def full(wanted: list[str], *, again: bool) -> None:
+    """Go through the steps; what is kept is measured again only where that is wanted."""
     KEPT.mkdir(parents=True, exist_ok=True)
     for name, step in steps().items():
         kept = KEPT / f"{name}.json"
-        if kept.exists() or (wanted and name not in wanted):
+        if (kept.exists() and not again) or (wanted and name not in wanted):
+            continue
+        if name.endswith("real") and kinds.kind() != "real":
+            sys.stderr.write(f"{name}: left out, {kinds.CORPUS.name} is not there\n")
             continue
         began = time.monotonic()
         told = environment() | step() | {"seconds": round(time.monotonic() - began)}
@@ -366,8 +369,7 @@ def full(wanted: list[str]) -> None:
 
 def small(rows: int) -> None:
     """Measure small archives, and print what was found."""
-    kind = "real" if kinds.CORPUS.is_dir() else "uniform"
-    found = [search_step(server, kind, rows) for server in SERVERS]
+    found = [search_step(server, kinds.kind(), rows) for server in SERVERS]
     told = environment()
     sys.stdout.write(report([told | one for one in found]) + "\n")
 
@@ -377,11 +379,12 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.index", description=__doc__)
     parser.add_argument("--full", action="store_true", help="go through all steps")
     parser.add_argument("--step", action="append", default=[], help="of --full, this one only")
+    parser.add_argument("--again", action="store_true", help="also what is kept")
     parser.add_argument("--page", action="store_true", help="write the page of what is kept")
     parser.add_argument("--rows", type=int, default=50_000, help="of the small archives")
     arguments = parser.parse_args(words)
     if arguments.full:
-        full(arguments.step)
+        full(arguments.step, again=arguments.again)
     if arguments.full or arguments.page:
         write_page(list(steps()))
     else:

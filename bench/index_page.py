@@ -54,10 +54,12 @@ def table(head: tuple[str, ...], *rows: tuple[object, ...]) -> str:
 def _head(results: list[Result]) -> str:
     kinds = sorted({(one["date"], one["machine"], one["versions"]) for one in results})
     where = "\n".join(f"- {date}: {machine}; {versions}" for date, machine, versions in kinds)
+    busiest = max(float(one["busy"]) for one in results)
     return f"""# Finding cases
 
 Written by `python -m bench.index --page` from the JSON files in [index/](index/), which
-`make bench-full` measures; do not edit. Milvus and whoever asks share the processors.
+`make bench-full` measures; do not edit. Milvus and whoever asks share the processors, which other
+work kept busy by {busiest:.0%} at most before each step.
 
 {where}
 

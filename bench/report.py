@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from bench import gateway_page, pictures
+from bench.index import SIZES
 from bench.index_page import table
 from bench.waterfall import Step, steps_of
 
@@ -71,27 +72,44 @@ def _head(found: Found) -> str:
     served, bound = (gateway["queries"]["CT"][who] for who in ("served", "bound"))
     ours = rivals["candidates"]["DAFH, 64 bits"]
     floats = rivals["candidates"]["floats, faiss"]
+    naive = rivals["candidates"]["codes, served naively"]
+    aims = gateway_page.aims(gateway)
     return f"""# How fast it is
 
 Written by `python -m bench.report` from the JSON files in [performance/](performance/), which
-`make bench` measures anew; do not edit. On {about["date"]}: {about["machine"]},
-load average {about["load"]} (what else ran included); {about["versions"]}.
+`make bench` measures anew; do not edit. On {about["date"]}: {about["machine"]};
+{about["versions"]}.
 
 - A CT of {gateway["queries"]["CT"]["bytes"]:,} bytes against {gateway["cases"]:,} cases is
   answered in {served["p50"]:.1f} ms (p50; p95 {served["p95"]:.1f}), {served["per_s"]:.0f} times a
   second with eight clients. The same work in one process, without servers, takes
   {bound["p50"]:.1f} ms.
-- It takes {served["cpu_ms"]:.1f} ms of processor, gateway, Triton and Milvus together; the one
+- It takes {served["cpu_ms"]:.1f} ms of CPU time, gateway, Triton and Milvus together; the one
   process takes {bound["cpu_ms"]:.1f}.
+- The same network in one naive Python server answers in {naive["p50"]:.1f} ms where DAFH takes
+  {ours["p50"]:.1f}, {naive["per_s"]:.0f} times a second where DAFH does {ours["per_s"]:.0f}, from
+  {naive["memory_mib"]:,} MiB where DAFH has {ours["memory_mib"]:,}, and starts in
+  {naive["first_answer_s"]:.0f} s instead of {ours["first_answer_s"]:.0f}: the price of isolation,
+  tenants, audit, exactness and growth. Of the {len(aims)} aims for the stack
+  {sum(met for _, _, met in aims)} {"is" if sum(met for _, _, met in aims) == 1 else "are"} met
+  here ([table](performance/gateway.md#against-the-aims)).
 - On {_images(rivals)}, codes of {ours["vector_bytes"]} bytes reach a MAP@10 of
   {ours["map_at_10"]:.3f}; float features of the same network, {floats["vector_bytes"]:,} bytes
   each, {floats["map_at_10"]:.3f}.
 
-Servers, clients and whoever measures share the processors; there is no GPU. A load average above
-the number of processors says that other work ran beside: times are then longer than they would be,
-most of all those of several processes. Hold ratios against each other. More: [the whole
+Servers, clients and whoever measures share the processors; there is no GPU. Before it began other
+work kept the processors busy by {_busy(found)}: where that is more than a few per cent, times are
+longer than they would be, most of all those of several processes. Hold ratios against each other.
+More: [the whole
 way](performance/gateway.md), [images](performance/imaging.md), [search](performance/index.md),
 [indexing](performance/jobs.md)."""
+
+
+def _busy(found: Found) -> str:
+    return ", ".join(
+        f"{found[name]['environment']['busy']:.0%} ({name})"
+        for name in ("gateway", "rivals", "jobs")
+    )
 
 
 def _images(rivals: Found) -> str:
@@ -110,7 +128,7 @@ def _rivals(rivals: Found) -> str:
     ]  # fmt: skip
     head = (
         "what", "MAP@10", "p50, ms", "p95", f"answers/s, {rivals['clients']} clients",
-        "processor, ms a query", "bytes a vector", "memory, MiB", "first answer, s", "images/s",
+        "CPU time, ms a query", "bytes a vector", "memory, MiB", "first answer, s", "images/s",
     )  # fmt: skip
     origin = (
         "Images and questions are the database and query splits of the corpus, each picture "
@@ -132,8 +150,9 @@ def _rivals(rivals: Found) -> str:
 Same machine, same images, same questions, one candidate after the other (`python -m
 bench.rivals`). {origin}; MAP@10 is macro over classes, of the answers that each gave. Then the
 archive grows to {rivals["cases"]:,} by made vectors of the same kind, and costs are of a fresh
-start with that archive: *first answer* from the start of the process, *processor* of all
-processes but the client's, *memory* of all of them.
+start with that archive: *first answer* from the start of the process, *CPU time* and *memory* of
+all processes; the client's CPU time is in it only where it asks within the same process. Questions
+and archive are not those of the section below, and neither is the moment.
 
 - **DAFH** is `dafh up`, `dafh index` and questions over gRPC, as shipped: each case with UIDs
   and pseudonym, no answer from the same patient, an audit of each call. *images/s* is the
@@ -163,7 +182,7 @@ def _bounds(found: Found) -> str:
             ("decode", "pixel_array + resize", "pixel_array", "in process", "decode"),
             ("decode", "pixel_array + resize", "pixel_array", "worker process", "worker"),
             ("inference", "ONNX Runtime", "onnx", "Triton", "infer"),
-            ("inference", "ONNX Runtime", "onnx", "Triton, asked twice", "triton"),
+            ("inference", "ONNX Runtime", "onnx", "Triton, and which model it was", "triton"),
             ("search", "faiss", "faiss", "Milvus alone", "milvus"),
             ("search", "faiss", "faiss", "the product", "search"),
             ("a call", "gRPC echo", "echo", "a whole query", "query"),
@@ -176,10 +195,10 @@ def _bounds(found: Found) -> str:
             "gateway",
         )
         for name, one in gateway["queries"].items()
-        for key, unit in (("p50", "ms"), ("cpu_ms", "ms of processor"), ("per_s", "answers/s"))
+        for key, unit in (("p50", "ms"), ("cpu_ms", "ms of CPU time"), ("per_s", "answers/s"))
     ]  # fmt: skip
     rows += [
-        ("decode, processor", "pixel_array + resize", f"{decode['theirs_ms']:.2f} ms", "in process",
+        ("decode, CPU time", "pixel_array + resize", f"{decode['theirs_ms']:.2f} ms", "in process",
          f"{decode['ours_ms']:.2f} ms", decode["ratio"], "imaging"),
         ("indexing", "decode + inference", f"{median(rate['alone'])} files/s", "`dafh index`",
          f"{median(rate['job'])} files/s", rate["ratio"], "jobs"),
@@ -187,7 +206,8 @@ def _bounds(found: Found) -> str:
     links = {"gateway": "gateway.md", "imaging": "imaging.md", "jobs": "jobs.md"}
     said = (
         "Bound and product by turns in one run. Of answers and files per second more is better: "
-        "there a ratio below 1 is a loss."
+        "there a ratio below 1 is a loss. Of *decode* the first rows are wall time for the CT "
+        "above, the last one is CPU time for one of 512 x 512 pixels."
     )
     head = ("what", "bound", "", "product", "", "ratio", "measured by")
     linked = ((*row[:-1], f"[{row[-1]}](performance/{links[str(row[-1])]})") for row in rows)
@@ -209,7 +229,8 @@ def _waterfall(gateway: Found, steps: Sequence[Step]) -> str:
     return f"""![Where one query spends its time](performance/waterfall.svg)
 
 A CT against {gateway["cases"]:,} cases, one client; each part was timed by itself and by turns,
-and the last step is what is left of the whole. {bound:.1f} of {total:.1f} ms are bounds. What is
+and the last step is what is left of the whole; a step below zero is smaller than this run can tell.
+{bound:.1f} of {total:.1f} ms are bounds. What is
 largest of the rest, and why it stays:
 
 {why}
@@ -251,8 +272,16 @@ def _growth(growth: Sequence[Found]) -> str:
 
 {table(head, *rows)}
 
-p50 of a search of the product on a standalone Milvus, one client. Sizes beyond are measured by
-`make bench-full`, which may be cut off and goes on; [search](performance/index.md) has the rest."""
+p50 of a search of the product on a standalone Milvus, one client. {_missing(growth)}
+[Search](performance/index.md) has the rest."""
+
+
+def _missing(growth: Sequence[Found]) -> str:
+    """Say which sizes are not measured."""
+    known = {int(one["rows"]) for one in growth}
+    missing = [f"{rows:,}" for rows in SIZES if rows not in known]
+    how = "`make bench-full` measures larger sizes; it may be cut off and goes on."
+    return f"{how} Not measured yet: {', '.join(missing)} cases." if missing else how
 
 
 def _memory(gateway: Found) -> str:

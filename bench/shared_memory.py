@@ -30,6 +30,7 @@ from bench.environment import environment
 from bench.processes import spent
 from dafh.encoding.port import IMAGE, LOGITS, MODEL, hash_tensor
 from dafh.encoding.triton import CHANNEL_OPTIONS, MAX_BATCH
+from dafh.settings import ModelSettings
 from tests.chaos.triton import Triton
 
 SIDE, BITS = 128, 64
@@ -91,7 +92,7 @@ def request(images: np.ndarray | None = None) -> service_pb2.ModelInferRequest:
     output = service_pb2.ModelInferRequest.InferRequestedOutputTensor
     return service_pb2.ModelInferRequest(
         model_name=MODEL,
-        model_version="1",
+        model_version=str(ModelSettings().model_version),
         inputs=[tensor],
         outputs=[output(name=hash_tensor(BITS)), output(name=LOGITS)],
         raw_input_contents=[] if images is None else [images.tobytes()],

@@ -31,13 +31,14 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--no-corpus", action="store_true", help="take phantoms")
     options = parser.parse_args(words)
     scale = Scale(options.images, options.cases, options.queries, options.seconds)
+    about = environment()
     made, found = questions(scale.images, corpus=not options.no_corpus), {}
     for name in options.only or CANDIDATES:
         with tempfile.TemporaryDirectory(prefix="dafh-bench-") as folder:
             found[name] = measured(CANDIDATES[name](Path(folder)), made, Path(folder), scale)
         sys.stderr.write(f"{name}: {json.dumps(found[name])}\n")
     results = {
-        "environment": environment(),
+        "environment": about,
         "images": made.source,
         "indexed": len(made.database),
         "asked": len(made.queries),

@@ -28,7 +28,8 @@ from dafh.index.case import Coding
 from dafh.index.collection import FULL, VECTOR, collection_name, expression, packed_codes
 from dafh.index.connection import Connection, MilvusClient
 
-#: So many rows are searched exactly in some milliseconds.
+#: So many rows are searched exactly: at three million, lists were no faster
+#: (docs/performance/index.md).
 FLAT_ROWS = 4_000_000
 
 #: Seconds for which a reader may believe what it knows of a collection's index.
@@ -41,6 +42,9 @@ STALE_S = 2 * FRESH_S
 RECALL = 0.995
 NEAREST = 10
 SAMPLE = 400
+#: Of the sample so many ask at once: a server that reads all lists of ten million codes for all of
+#: them together does nothing else for so long that its connections are given up.
+ABREAST = 16
 
 #: Searches after loading, until the server has what it needs at hand.
 WARM_SEARCHES = 32
@@ -268,7 +272,12 @@ class Indexing:
         self, asking: list[tuple[str, bytes]], index: Index, deadline: Deadline
     ) -> NDArray[np.int64]:
         """Return the distances ``[queries, NEAREST]`` of each code's nearest, itself left out."""
-        found = self._search([code for _, code in asking], index, NEAREST + 1, deadline)
+        codes = [code for _, code in asking]
+        found = [
+            hits
+            for start in range(0, len(codes), ABREAST)
+            for hits in self._search(codes[start : start + ABREAST], index, NEAREST + 1, deadline)
+        ]
         beyond = self._coding.bits + 1
         return np.array(
             [

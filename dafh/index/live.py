@@ -155,10 +155,12 @@ class LiveArchive:
             archive = self.archive(deadline)
             _require_codes(archive.live, given)
             reached = [one.coding for one in archive.codings if one.coding.key in given]
-            for coding in reached:
-                check_cases(coding, [arrival.under(coding) for arrival in arrivals])
+            rows = {one: [arrival.under(one) for arrival in arrivals] for one in reached}
+            for coding, cases in rows.items():
+                check_cases(coding, cases)
             try:
-                outcomes = self._store(arrivals, archive.live, deadline)
+                live = self._index(archive.live, deadline)
+                outcomes = live.upsert(rows[archive.live], deadline)
                 # A case that was added is known when it is stored once more.
                 first = first or outcomes
                 erased = self._copy(arrivals, archive.live, reached[1:], deadline)
@@ -208,12 +210,6 @@ class LiveArchive:
             # Of two threads the first one's stays: writes into it take turns.
             index = self._indexes.setdefault(coding, MilvusIndex(self._connection, coding))
         return index
-
-    def _store(
-        self, arrivals: Sequence[Arrival], live: Coding, deadline: Deadline
-    ) -> list[Outcome]:
-        cases = [arrival.under(live) for arrival in arrivals]
-        return self._index(live, deadline).upsert(cases, deadline)
 
     def _copy(
         self,

@@ -45,10 +45,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a reader tells: an image of a file, or, without one, that there are no more."""
+    """What a reader tells: an image of a file, that no more come of it, or both."""
 
     work: Work
     item: Item | None = None
+    last: bool = False
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Decoding:
             return None
         if isinstance(told, BaseException):
             raise told
-        if told.item is None:
+        if told.last:
             self.reading -= 1
         return told
 
@@ -118,12 +119,15 @@ class Decoding:
 
     def _run(self, entry: Entry, record: Record) -> None:
         work, began = Work(record), time.monotonic()
+        # An image is told with what is known after it: one message, of most files, is cheaper.
+        held: Item | None = None
         try:
-            content = self._content(entry, record)
-            if content is not None:
-                self._decode(entry, content, work)
+            for item in self._items(entry, record):
+                if held is not None:
+                    self._tell(Message(work, held))
+                held = item
             record.seconds = time.monotonic() - began
-            self._tell(Message(work))
+            self._tell(Message(work, held, last=True))
         except Abandoned:
             pass
         except BaseException as error:  # noqa: BLE001 - it is raised again where it ends the job
@@ -148,8 +152,12 @@ class Decoding:
         _copy(twin, record)
         return None
 
-    def _decode(self, entry: Entry, content: Content, work: Work) -> None:
-        record, data = work.record, content.beginning
+    def _items(self, entry: Entry, record: Record) -> Iterator[Item]:
+        """Yield what is to be stored of a file; the record says why, where that is not all."""
+        content = self._content(entry, record)
+        if content is None:
+            return
+        data = content.beginning
         try:
             choice = self._choice(content, record)
             if choice.frames is None:
@@ -160,9 +168,7 @@ class Decoding:
                     record.sop_instance_uid = metadata.sop_instance_uid
                     record.modality = metadata.modality
                     record.transfer_syntax = metadata.transfer_syntax
-                    self._tell(
-                        Message(work, Item(image, entry.labels.label, entry.labels.cancer_type))
-                    )
+                    yield Item(image, entry.labels.label, entry.labels.cancer_type)
         except InvalidInput as error:
             mishap = error.reason in _MISHAPS
             record.outcome = Outcome.UNREADABLE if mishap else Outcome.REFUSED

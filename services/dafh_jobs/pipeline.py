@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from dafh.encoding.triton import MAX_BATCH
 from dafh.errors import InvalidInput
 from dafh.index import port
 from dafh.ingest.ingest import Item
@@ -17,7 +18,7 @@ from dafh_jobs.journal import Journal, Outcome, Record
 from dafh_jobs.pace import Pace
 from dafh_jobs.sources import Entry
 from dafh_jobs.stopping import Abandoned
-from dafh_jobs.storing import LEAST, Storing
+from dafh_jobs.storing import Storing
 
 #: Files without images that are written down together.
 _RECORDS = 256
@@ -76,8 +77,8 @@ class Pipeline:
                 self._step()
             # In pieces that go abreast: nothing more comes that they could wait with.
             rest = self._batch
-            for start in range(0, len(rest), LEAST):
-                self._batch = rest[start : start + LEAST]
+            for start in range(0, len(rest), MAX_BATCH):
+                self._batch = rest[start : start + MAX_BATCH]
                 self._flush()
             while self._storing.busy:
                 self._land(_GLANCE)
@@ -109,12 +110,12 @@ class Pipeline:
 
     def _take(self, message: Message) -> None:
         work = message.work
-        if message.item is None:
+        if message.item is not None:
+            work.outstanding += 1
+            self._batch.append((work, message.item))
+        if message.last:
             work.ended = True
             self._end(work)
-            return
-        work.outstanding += 1
-        self._batch.append((work, message.item))
         if len(self._batch) >= self._storing.size:
             self._flush()
 

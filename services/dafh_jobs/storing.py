@@ -19,7 +19,7 @@ from dafh_jobs.stopping import Abandoned
 Store = Callable[[Sequence[Item], Deadline], Sequence[Outcome]]
 
 #: Smallest and largest batch, images.
-LEAST, MOST = 64, 512
+LEAST, MOST = 128, 512
 #: Seconds that a batch should take: long enough to be worth its overhead, short enough to stop.
 TARGET_S = 1.0
 #: Seconds that one attempt may take.
@@ -96,6 +96,9 @@ class Storing:
         DafhError
             A server was away for too long, or cannot do what is asked; nothing is known of a batch.
         """
+        if not timeout and not any(future.done() for future in self._flying):
+            # Asked after each message: `wait` would cost more than all else that is done with it.
+            return
         done, self._flying = wait(self._flying, timeout, FIRST_COMPLETED)
         for future in done:
             yield future.result()

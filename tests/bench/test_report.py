@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import jobs
 from bench.index import steps
 from bench.index_page import write_page
 from bench.report import DOCS, KEPT, write
@@ -39,6 +40,11 @@ def test_the_page_on_search_is_made_of_what_is_kept(tmp_path: Path) -> None:
     write_page(list(steps()), kept, tmp_path / "index.md")
     assert (tmp_path / "index.md").read_text() == (KEPT / "index.md").read_text()
     assert (kept / "growth.svg").read_text() == (KEPT / "index" / "growth.svg").read_text()
+
+
+def test_the_page_on_jobs_is_made_of_what_is_kept() -> None:
+    kept = json.loads((KEPT / "jobs.json").read_text())
+    assert (KEPT / "jobs.md").read_text() == jobs.page(kept)
 
 
 def test_a_changed_figure_changes_the_page(tmp_path: Path, made: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,9 +96,21 @@ def test_an_approximate_index_says_so_and_finds_what_was_measured(
     archive: tuple[MilvusIndex, ExactIndex, list[Case]],
     index_of: Callable[[MilvusIndex], Indexing],
     new_case: NewCase,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     index, exact, cases = archive
-    made = index_of(index).fit(soon(), Index(128, 128))
+    asked: list[int] = []
+    call = Connection.call
+
+    def seen(connection: Connection, *words: Any, **named: Any) -> Any:  # noqa: ANN401 - as it is
+        asked.append(len(named.get("data", ())))
+        return call(connection, *words, **named)
+
+    with monkeypatch.context() as watched:
+        watched.setattr(Connection, "call", seen)
+        made = index_of(index).fit(soon(), Index(128, 128))
+    # A large sample that asks all at once stalls a server with a large archive.
+    assert max(asked) == indexing.ABREAST
     assert made == index_of(index).read(soon())
     assert 1 <= made.nprobe < 128
     queries = [Query(clustered(10_000 + number), 10) for number in range(100)]
