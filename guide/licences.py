@@ -5,6 +5,7 @@ Facts are those that the installed distributions state of themselves.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,9 @@ DEVELOPMENT = {"audit", "bench", "dev", "fuzz", "mutants"}
 
 #: What a distribution states -> the SPDX identifier of what it means.
 SPDX = {
+    "2-clause BSD License": "BSD-2-Clause",
     "3-Clause BSD License": "BSD-3-Clause",
+    "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
@@ -213,10 +216,32 @@ def page() -> str:
     lines += [f"| {one.name} | {one.licence} |" for one in tools]
     lines += [
         "",
+        "tensorrt-cu13-bindings are NVIDIA's, under its own terms: the names in TensorRT's Python",
+        "interface, without TensorRT. A test of the exporter holds calls against them; nothing",
+        "that is shipped brings them.",
+        "",
         "`make fuzz`, `make mutants`, `make audit` and `make sbom` install atheris (Apache-2.0),",
         "mutmut (BSD-3-Clause), pip-audit and cyclonedx-bom (Apache-2.0), and what these need.",
+        "Checkov (Apache-2.0), which lints the chart, has an environment of its own;",
+        "`constraints-checkov.txt` pins what it brings, and that is not listed here.",
+        "",
+        "The example in TypeScript brings, as its `package-lock.json` states it:",
+        "",
+        "| npm package | licence |",
+        "|---|---|",
+        *npm_rows(),
     ]
     return "\n".join(lines) + "\n"
+
+
+def npm_rows() -> list[str]:
+    """Return the lines of what the example in TypeScript brings."""
+    lock = json.loads((CHECKOUT / "examples" / "typescript" / "package-lock.json").read_text())
+    return [
+        f"| {place.removeprefix('node_modules/')} | {stated.get('license', '')} |"
+        for place, stated in sorted(lock["packages"].items())
+        if place
+    ]
 
 
 def row(one: Dependency) -> str:

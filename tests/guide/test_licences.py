@@ -5,8 +5,9 @@ from __future__ import annotations
 from fnmatch import fnmatch
 
 import pytest
+from packaging.licenses import canonicalize_license_expression
 
-from guide.licences import GPL_LIBRARIES, PAGE, dependencies, is_gpl, row, shipped_extras
+from guide.licences import GPL_LIBRARIES, PAGE, dependencies, is_gpl, page, row, shipped_extras
 
 SHIPPED = dependencies(shipped_extras())
 
@@ -37,6 +38,17 @@ def test_no_wheel_that_is_shipped_brings_a_library_under_the_gpl() -> None:
 def test_the_page_lists_all_that_is_shipped() -> None:
     text = PAGE.read_text()
     assert [one.name for one in SHIPPED if row(one) not in text] == [], "run `make licences`"
+
+
+def test_every_row_of_the_page_has_a_licence_that_is_an_spdx_expression() -> None:
+    """Of the page that is there, and of the one that would be made of what is installed."""
+    for text in (PAGE.read_text(), page()):
+        tables = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")]
+        stated = {name.strip(): terms.strip() for name, terms in tables if terms != " licence "}
+        assert {"numpy", "imagehash", "kubernetes-validate", "@grpc/grpc-js"} <= stated.keys()
+        for name, terms in stated.items():
+            assert terms, name
+            assert canonicalize_license_expression(terms) == terms, name
 
 
 @pytest.mark.parametrize(
