@@ -126,8 +126,11 @@ clean: ## Remove what was made here, the environment (.venv) excepted.
 	rm -rf out build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-# The pip that comes with Python resolves for minutes what a new one does in seconds.
+# Triton's wheel is of these two. The pip that comes with Python resolves for minutes what a new one
+# does in seconds.
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.implementation.name != "cpython" or sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+		|| { echo "$(PYTHON) is not CPython 3.11 or 3.12, which the embedded Triton needs: name one that is with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade --constraint constraints.txt pip
 
