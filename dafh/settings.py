@@ -45,13 +45,16 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """Which model version encodes, and where versions lie on disk."""
 
+    #: Folder of model versions, for whoever runs one without asking Triton.
     model_repository: Path = CHECKOUT / "model_repository"
+    #: Version that codes archives that are new, and images where no archive says which.
     model_version: int = 2
 
 
 class TritonSettings(Settings):
     """Where Triton serves gRPC."""
 
+    #: ``host:port``; several that take turns as ``dns:///name:port`` or ``ipv4:a:port,b:port``.
     triton_address: str = "127.0.0.1:8001"
 
 
@@ -76,6 +79,7 @@ class MilvusSettings(Settings):
     milvus_uri: str = "http://127.0.0.1:19530"
     #: "" is the server's default database.
     milvus_database: str = ""
+    #: How tenants are kept apart: ``collection``, ``shared`` or ``database``.
     milvus_tenancy: Tenancy = Tenancy.COLLECTION
     #: PEM files of mutual TLS: who signed the server's certificate, our certificate, its key.
     milvus_ca: Path | None = None
@@ -85,6 +89,7 @@ class MilvusSettings(Settings):
     milvus_server_name: str = ""
     #: File with ``user:password`` or a token, mode 0600.
     milvus_credentials: Path | None = None
+    #: Code length of archives that are new.
     bits: int = DEFAULT_BITS
 
 
@@ -96,8 +101,9 @@ class DecodeSettings(Settings):
 
     model_config = SettingsConfigDict(env_nested_delimiter="__")
 
-    #: Each may take `Limits.memory_bytes`.
+    #: Processes that decode files; each may take ``DAFH_LIMITS__MEMORY_BYTES``.
     decode_workers: int = Field(default_factory=lambda: processors(), ge=1, le=256)
+    #: What one file may be and cost: a variable for each limit.
     limits: Limits = DEFAULT_LIMITS
     #: Refuse what says that text is burned into its pixels, instead of warning.
     refuse_burned_in: bool = False
@@ -115,8 +121,9 @@ class DecodeSettings(Settings):
 
 
 class PatientKeySettings(Settings):
-    """The file that holds the key of patient pseudonyms (64 hexadecimal digits, mode 0600)."""
+    """The file that holds the key of patient pseudonyms."""
 
+    #: 64 hexadecimal digits, mode 0600; the same for gateway and jobs.
     patient_key_file: Path
 
 

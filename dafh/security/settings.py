@@ -27,8 +27,10 @@ class SecuritySettings(Settings):
     accounts: Path | None = None
     #: Where the keys of the identity provider are: ``https://`` or a file.
     jwks: str = ""
+    #: What its tokens must name as issuer and as audience.
     jwt_issuer: str = ""
     jwt_audience: str = ""
+    #: Claims that tell the caller's tenant and roles.
     jwt_tenant_claim: str = "tenant"
     jwt_roles_claim: str = "roles"
 

@@ -10,6 +10,7 @@ from dafh.settings import Settings
 class TelemetrySettings(Settings):
     """Where logs, traces and the audit go."""
 
+    #: Least level that is logged.
     log_level: str = "INFO"
     #: Folder of the audit, one file a process; standard output without.
     audit_dir: Path | None = None

@@ -15,6 +15,7 @@ from google.api import field_behavior_pb2
 from google.protobuf import descriptor_pb2
 
 from dafh_gateway.permissions import PERMISSIONS
+from dafh_gateway.settings_page import settings_page
 from dafh_gateway.statuses import CODES, REASONS, RETRY_AFTER
 
 PACKAGE = "dafh.v1"
@@ -43,9 +44,11 @@ def errors_page() -> str:
         "| code | `RetryInfo` | who must act |",
         "|---|---|---|",
     ]
-    for error, kind in CODES.items():
-        retry = "yes" if error.waiting_helps else ""
-        lines.append(f"| {kind.code.name} | {retry} | {kind.who} |")
+    # Two classes of errors may be one status to a caller.
+    lines += dict.fromkeys(
+        f"| {kind.code.name} | {'yes' if error.waiting_helps else ''} | {kind.who} |"
+        for error, kind in CODES.items()
+    )
     lines += ["", "## Reasons", "", "| reason | what happened |", "|---|---|"]
     lines += [f"| {reason} | {meaning} |" for reason, meaning in sorted(REASONS.items())]
     return "\n".join(lines) + "\n"
@@ -85,7 +88,9 @@ def api_pages(descriptors: descriptor_pb2.FileDescriptorSet) -> dict[str, str]:
 
 def pages(descriptors: descriptor_pb2.FileDescriptorSet) -> dict[str, str]:
     """Return all pages, by their paths in docs."""
-    made = {"errors.md": errors_page()} | api_pages(descriptors)
+    made = {"errors.md": errors_page(), "settings.md": settings_page(GENERATED)} | api_pages(
+        descriptors
+    )
     return {name: page.rstrip("\n") + "\n" for name, page in made.items()}
 
 

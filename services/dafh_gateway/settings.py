@@ -48,7 +48,7 @@ class LoadSettings(DecodeSettings):
     #: Largest message, bytes: above every limit of a handler, so that the handler refuses.
     max_message: int = 64 * MEBIBYTE
     #: Largest image, bytes, of `IndexCases`, of all of a `BatchRetrieve`, and of an upload; of one
-    #: `Retrieve` or `Encode` it is `limits.request_bytes`.
+    #: `Retrieve` or `Encode` it is ``DAFH_LIMITS__REQUEST_BYTES``.
     max_indexed_bytes: int = 60 * MEBIBYTE
     max_batch_bytes: int = 60 * MEBIBYTE
     max_upload_bytes: int = 256 * MEBIBYTE

@@ -27,6 +27,8 @@ class Kind:
     who: str
 
 
+#: What a caller cannot change is one thing to the caller, a wrong set-up or a defect.
+_OURS = "An operator: the service is set up wrongly or has a defect; its log names the place."
 CODES: dict[type[DafhError], Kind] = {
     errors.InvalidInput: Kind(
         grpc.StatusCode.INVALID_ARGUMENT, "The caller: the same call never works."
@@ -59,10 +61,8 @@ CODES: dict[type[DafhError], Kind] = {
     errors.DeadlineExceeded: Kind(
         grpc.StatusCode.DEADLINE_EXCEEDED, "The caller: repeat it, with more time if need be."
     ),
-    errors.Misconfigured: Kind(
-        grpc.StatusCode.INTERNAL, "An operator: the service is set up wrongly."
-    ),
-    errors.Internal: Kind(grpc.StatusCode.INTERNAL, "An operator: the log names the place."),
+    errors.Misconfigured: Kind(grpc.StatusCode.INTERNAL, _OURS),
+    errors.Internal: Kind(grpc.StatusCode.INTERNAL, _OURS),
 }
 
 #: Every reason that a caller can be given, and what it means.
