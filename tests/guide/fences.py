@@ -34,6 +34,8 @@ from dafh.index.filters.parse import parse
 from dafh.settings import CHECKOUT
 
 REMARK = re.compile(r"<!-- (?P<kind>not run|run with): (?P<text>\S.*?) -->\s*")
+#: What a page says of files of the repository, in folders that readers do not make themselves.
+PLACE = re.compile(r"(?<![\w./-])(?:recipes|model_repository|k8s|examples)/[\w./-]*")
 #: What a command line of ours may begin with.
 DAFH = {"dafh", ".venv/bin/dafh"}
 BASH = shutil.which("bash") or "bash"
@@ -88,6 +90,12 @@ def inline(page: Path) -> Iterator[str]:
         for child in token.children or []:
             if child.type == "code_inline":
                 yield child.content
+
+
+def missing_places(text: str) -> list[str]:
+    """Return the files and folders that a page names, and that the repository has not."""
+    named = {found.rstrip(".") for found in PLACE.findall(text)}
+    return sorted(place for place in named if not (CHECKOUT / place).exists())
 
 
 def faults_of_shell(text: str) -> list[str]:

@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from dafh.imaging.phantom import phantoms
 from dafh.settings import CHECKOUT
-from dafh_local.ports import free_port
 
-from .fences import BASH, CHECKS, RUN, Fence, faults_of_line, fences, inline, pages, words_of
+from .fences import (
+    CHECKS,
+    RUN,
+    Fence,
+    faults_of_line,
+    fences,
+    inline,
+    missing_places,
+    pages,
+    words_of,
+)
+from .sandbox import Sandbox, typed
 
 FENCES = [fence for page in pages() for fence in fences(page)]
 RUNNABLE = {
     page: [fence for fence in of_page if fence.language in RUN and not fence.not_run]
     for page, of_page in groupby(FENCES, key=lambda fence: fence.page)
 }
-#: Where the documentation says that the gateway listens.
-ADDRESS = "127.0.0.1:50051"
-#: Seconds that a block may take.
-PATIENCE = 100
-
-
-class Sandbox:
-    """A folder with a few images, and a stack of its own: where a reader would type."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        ports = {f"DAFH_{part}_PORT": str(free_port()) for part in ("TRITON", "MILVUS", "GATEWAY")}
-        self.address = f"127.0.0.1:{ports['DAFH_GATEWAY_PORT']}"
-        self.settings = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("DAFH_")},
-            **ports,
-            "DAFH_TRITON_METRICS_PORT": str(free_port()),
-            "HOME": str(folder),
-            "XDG_DATA_HOME": str(folder / "data"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        # Of other patients, all of them; the first one is asked about.
-        first, *others = phantoms(24, 5)
-        (folder / "some-image.dcm").write_bytes(first.data)
-        (folder / "images").mkdir()
-        for phantom in others:
-            (folder / "images" / phantom.file_name).write_bytes(phantom.data)
-        (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
-
-    def run(self, fence: Fence) -> None:
-        """Run a block as it stands, but for the address."""
-        text = fence.text.replace(ADDRESS, self.address)
-        arguments = [word.replace(ADDRESS, self.address) for word in fence.arguments]
-        program = {"sh": [BASH, "-euo", "pipefail", "-s", "--"], "python": [sys.executable, "-"]}
-        done = subprocess.run(
-            [*program[fence.language], *arguments],
-            cwd=self.folder, env=self.settings, input=text, capture_output=True, text=True,
-            timeout=PATIENCE, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{fence}\n{done.stdout}\n{done.stderr}"
-
-
-def typed(text: str) -> Fence:
-    """Return commands that stand in no page."""
-    return Fence("", 0, "sh", text, "", ())
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +62,16 @@ def test_commands_within_sentences_exist(page: Path) -> None:
         if code.startswith(("dafh ", "make "))
         for fault in faults_of_line(words_of(code.replace("'", "").replace("…", "")))
     ] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(CHECKOUT).as_posix())
+def test_files_of_the_repository_that_a_page_names_are_there(page: Path) -> None:
+    assert missing_places(page.read_text()) == []
+
+
+def test_a_file_that_is_not_there_is_noticed() -> None:
+    text = "`recipes/none.toml`, ../k8s/none, recipes/table.toml. See k8s/."
+    assert missing_places(text) == ["recipes/none.toml"]
 
 
 def test_most_pages_for_people_are_run() -> None:
