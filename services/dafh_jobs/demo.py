@@ -37,7 +37,6 @@ from dafh_jobs.retrieve import answer_table
 from dafh_jobs.sheet import Panel, draw_sheet
 
 PHANTOMS = 300
-#: Sources that are asked for with each kind of change.
 SOURCES = 100
 SHORT_SIDE = 64
 #: Share of sources that must come first.
@@ -68,13 +67,17 @@ def demo(
         list[Path] | None, typer.Option(help="More folders of DICOM files.", exists=True)
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("out/demo"),
+    instances: Annotated[int, typer.Option(min=12, help="How many phantoms.")] = PHANTOMS,
+    sources: Annotated[
+        int, typer.Option(min=1, help="Images that are asked for with each kind of change.")
+    ] = SOURCES,
 ) -> None:
     """Show the whole path on this machine."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="dafh-demo-") as folder:
         work = Path(folder)
         phantoms = work / "phantoms"
-        _dafh("phantom", phantoms, "--instances", PHANTOMS)
+        _dafh("phantom", phantoms, "--instances", instances)
         with _running_stack(work / "stack") as stack:
             folders = [pydicom_files(), phantoms, *(data or [])]
             for one in folders:
@@ -82,9 +85,9 @@ def demo(
                 labels = ("--labels", table) if one == phantoms else ()
                 _dafh("index", one, *labels, "--no-journal", "--data-dir", work / "stack")
             with Client(stack.gateway.address) as client:
-                sources = list(_sources(folders, client))
-                worked = _ask_all(sources, client, console)
-                _show_one(sources, client, console, out / "answer.png")
+                found = list(_sources(folders, client))
+                worked = _ask_all(found, sources, client, console)
+                _show_one(found, client, console, out / "answer.png")
     raise typer.Exit(0 if worked else FAILED)
 
 
@@ -113,15 +116,15 @@ def _sources(folders: list[Path], client: Client) -> Iterator[Source]:
             continue
 
 
-def _ask_all(sources: list[Source], client: Client, console: Console) -> bool:
-    """Ask with changed copies; print how often the source comes first; say whether it suffices."""
+def _ask_all(sources: list[Source], most: int, client: Client, console: Console) -> bool:
+    """Ask with changed copies of `most` sources; print how many come first; say if they suffice."""
     shown = {source.case: source.image for source in sources}
     fit = [
         source
         for source in sources
         if min(source.image.metadata.rows, source.image.metadata.columns) >= SHORT_SIDE
     ]
-    chosen = random.Random(1).sample(fit, min(SOURCES, len(fit)))  # noqa: S311 - not a secret
+    chosen = random.Random(1).sample(fit, min(most, len(fit)))  # noqa: S311 - not a secret
     table = Table(
         "change", "source first", "of", "needed", title="Does a changed copy find its source?"
     )
