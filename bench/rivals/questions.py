@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from bench.codes import CORPUS
+from dafh.evaluation.manifest import Entry, read_manifest
 from dafh.imaging.phantom import Phantom, phantoms
-from dafh.training.manifest import Entry, read_manifest
 from tests.imaging.instances import reread, write_instance
 
 

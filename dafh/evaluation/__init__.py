@@ -1,1 +1,1 @@
-"""Evaluation: metrics and protocol (no torch)."""
+"""Evaluation: manifests, metrics and protocol (no torch)."""

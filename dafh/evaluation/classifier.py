@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from dafh.evaluation.encoded import Rows
-from dafh.training.manifest import Entry
+from dafh.evaluation.manifest import Entry
 
 
 class Classified(BaseModel):

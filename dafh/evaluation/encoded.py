@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dafh.deadline import Deadline
 from dafh.encoding.port import Encoder
 from dafh.errors import InvalidInput, Reason
+from dafh.evaluation.manifest import Entry, read_manifest
 from dafh.imaging.decode import REPRESENTATIVE, decode
-from dafh.training.manifest import Entry, read_manifest
 
 BATCH = 32
 #: Side of the thumbnails that the pixel floor compares.

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dafh.evaluation.bootstrap import interval
 from dafh.evaluation.encoded import Rows
+from dafh.evaluation.manifest import NO_CANCER
 from dafh.evaluation.metrics import (
     SHUFFLES,
     average_precision,
@@ -21,7 +22,6 @@ from dafh.evaluation.metrics import (
     precision_at,
     relevance,
 )
-from dafh.training.manifest import NO_CANCER
 
 #: Classes that the bar leaves out: so few query groups that one image moves the macro average.
 OUTSIDE_BAR = ("ct_lung_normal",)

@@ -30,8 +30,8 @@ def train(
     # torch takes seconds to import: only for those who train.
     from pydantic import ValidationError
 
+    from dafh.evaluation.manifest import read_manifest
     from dafh.training.data import load_data
-    from dafh.training.manifest import read_manifest
     from dafh.training.settings import Recipe
     from dafh.training.train import train as run_training
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dafh.evaluation.manifest import Entry, hold_out, load_images
 from dafh.imaging.image import IMAGING_VERSION
 from dafh.imaging.phantom import phantom_images
-from dafh.training.manifest import Entry, hold_out, load_images
 from dafh.training.settings import Recipe
 
 UNLABELLED = -1

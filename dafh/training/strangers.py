@@ -21,9 +21,9 @@ from rich.console import Console
 
 from dafh.encoding.calibration import ood_score
 from dafh.evaluation.calibration import FALSE_ALARMS
+from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import Strangeness, judge_strangeness
 from dafh.training.data import cached_images, load_data
-from dafh.training.manifest import Entry
 from dafh.training.settings import Recipe
 from dafh.training.table import Bench
 from dafh.training.train import train

@@ -22,10 +22,10 @@ from rich.console import Console
 
 from dafh.evaluation.encoded import Rows, thumbnail
 from dafh.evaluation.feature_codes import itq, lsh
+from dafh.evaluation.manifest import Entry, read_manifest
 from dafh.evaluation.metrics import average_precision, cosine_distances, nearest, relevance
 from dafh.evaluation.protocol import Distances, Figures, by_codes, by_pixels, measure
 from dafh.training.data import UNLABELLED, Data, cached_images, load_data
-from dafh.training.manifest import Entry, read_manifest
 from dafh.training.settings import Recipe
 from dafh.training.table_report import write_report
 from dafh.training.train import train

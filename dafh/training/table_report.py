@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dafh.codes import BITS
 from dafh.evaluation.bootstrap import interval
+from dafh.evaluation.manifest import Entry
 from dafh.evaluation.protocol import OUTSIDE_BAR
-from dafh.training.manifest import Entry
 
 REPORT_FILE = "README.md"
 #: The row that all others are compared with.

@@ -11,7 +11,7 @@ from dafh.encoding.calibration import Calibration
 from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, open_session
 from dafh.encoding.port import IMAGE, LOGITS, hash_tensor
 from dafh.evaluation.calibration import NEAREST, fit
-from dafh.training.manifest import hold_out, load_images, read_manifest
+from dafh.evaluation.manifest import hold_out, load_images, read_manifest
 
 
 def calibrate(run: Path, manifest: Path, root: Path, validation: float) -> Calibration:

@@ -9,8 +9,8 @@ import pytest
 from dafh.encoding.calibration import Calibration, agreement
 from dafh.evaluation.calibration import FALSE_ALARMS, fit, hits
 from dafh.evaluation.encoded import Rows
+from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import calibration_error, judge_probabilities, judge_strangeness
-from dafh.training.manifest import Entry
 
 
 def sample(seed: int = 0) -> tuple[np.ndarray, list[str], list[str]]:

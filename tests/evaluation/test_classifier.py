@@ -7,7 +7,7 @@ import pytest
 
 from dafh.evaluation.classifier import classify_cancer_types, classify_classes, shares
 from dafh.evaluation.encoded import Rows
-from dafh.training.manifest import Entry
+from dafh.evaluation.manifest import Entry
 
 #: What the network knows, and the cancer type of each.
 KNOWN = {"ct_a": "a", "mr_a": "a", "ct_b": "b", "mr_normal": "none"}

@@ -13,10 +13,10 @@ import pytest
 from dafh.encoding.scripted import ScriptedEncoder
 from dafh.errors import InvalidInput
 from dafh.evaluation.encoded import Rows, encode_manifest
+from dafh.evaluation.manifest import Entry
 from dafh.evaluation.metrics import average_precision
 from dafh.evaluation.protocol import by_codes, by_pixels, few_groups, measure
 from dafh.evaluation.report import report
-from dafh.training.manifest import Entry
 
 COLUMNS = ("file", "class", "split", "group", "modality", "organ", "cancer_type")
 

@@ -18,11 +18,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dafh.client import Client
 from dafh.encoding.onnx import OnnxEncoder
 from dafh.evaluation.encoded import encode_entries
+from dafh.evaluation.manifest import Entry, read_manifest
 from dafh.evaluation.metrics import average_precision, by_class, macro
 from dafh.evaluation.protocol import by_codes, measure
 from dafh.settings import CHECKOUT, ModelSettings
 from dafh.stack import Stack
-from dafh.training.manifest import Entry, read_manifest
 from dafh.v1 import archive_service_pb2
 
 CORPUS = CHECKOUT.parent / "shared" / "corpus"

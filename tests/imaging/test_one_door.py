@@ -10,12 +10,12 @@ from pathlib import Path
 
 from dafh.deadline import Deadline
 from dafh.encoding.scripted import ScriptedEncoder
+from dafh.evaluation.manifest import Entry, load_images
 from dafh.imaging.image import Image
 from dafh.imaging.limits import DEFAULT_LIMITS
 from dafh.imaging.phantom import Phantom
 from dafh.imaging.pool import DecoderPool
 from dafh.security.keys import create_key
-from dafh.training.manifest import Entry, load_images
 from dafh_gateway.backend import Backend
 from dafh_gateway.settings import GatewaySettings
 from dafh_jobs.decoding import Decoding

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from dafh.errors import InvalidInput
+from dafh.evaluation.manifest import read_manifest
 from dafh.imaging.phantom import phantoms
 from dafh.settings import CHECKOUT
 from dafh.training.cohort import COLUMNS, Cohort, choose, fetch, read_cohort, write_series
-from dafh.training.manifest import read_manifest
 
 COHORT = Cohort.model_validate(
     {

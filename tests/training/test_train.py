@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from dafh.evaluation.manifest import Entry, hold_out, read_manifest
 from dafh.training.data import UNLABELLED, cached_images, draw, draw_twice, load_data, noise
-from dafh.training.manifest import Entry, hold_out, read_manifest
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.train import Learner, exhausted, train, views
