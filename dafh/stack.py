@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dafh.errors import Misconfigured, Reason
+from dafh.writing import write_atomically
 
 NOTE = "stack.json"
 
@@ -46,9 +47,7 @@ class Stack(BaseModel):
 
 def write_stack(data_dir: Path, stack: Stack) -> None:
     """Leave the note, at once or not at all."""
-    draft = data_dir / f"{NOTE}.part"
-    draft.write_text(stack.model_dump_json(indent=2) + "\n")
-    draft.replace(data_dir / NOTE)
+    write_atomically(data_dir / NOTE, f"{stack.model_dump_json(indent=2)}\n".encode())
 
 
 def read_stack(data_dir: Path) -> Stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dafh.errors import Misconfigured, Reason
+from dafh.writing import FULL
 
 if TYPE_CHECKING:
     from multiprocessing.pool import Pool
@@ -63,9 +63,8 @@ def phantom(
             table.writerow(COLUMNS)
             table.writerows(rows)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise Misconfigured(
-            Reason.DISK_FULL if full else Reason.ARGUMENT_INVALID,
+            Reason.DISK_FULL if error.errno in FULL else Reason.ARGUMENT_INVALID,
             f"The folder for phantoms cannot be written ({error.strerror}).",
             remedy="Name a folder that is yours, on a disk with room.",
             subject="out",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import time
@@ -30,6 +29,7 @@ from dafh.imaging.pool import DecoderPool
 from dafh.imaging.sniff import sniff
 from dafh.settings import DecodeSettings, load
 from dafh.terminal import shown
+from dafh.writing import FULL
 
 #: Side of the served model's input in pixels; `dafh.v1.Model` of another version says its own.
 SIDE = 128
@@ -253,9 +253,8 @@ def _write(image: Image, folder: Path) -> str:
 
 
 def _unwritable(error: OSError) -> DafhError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Misconfigured(
-        Reason.DISK_FULL if full else Reason.ARGUMENT_INVALID,
+        Reason.DISK_FULL if error.errno in FULL else Reason.ARGUMENT_INVALID,
         f"The folder for pictures cannot be written ({error.strerror}).",
         remedy="Name a folder that is yours, on a disk with room.",
         subject="png",

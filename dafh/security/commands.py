@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dafh.errors import Misconfigured, Reason
 from dafh.security.accounts import Account, AccountFile, new_token, read_accounts, token_hash
 from dafh.security.identity import ANYBODY_TENANT, Role
+from dafh.writing import written
 
 DAY_S = 24 * 3600
 
@@ -37,22 +36,7 @@ def token(
         expires=time.time() + days * DAY_S if days else None,
     )
     others = tuple(one for one in accounts if one.subject != subject)
-    _write(file, AccountFile(accounts=(*others, account)))
+    content = AccountFile(accounts=(*others, account))
+    with written(file) as stream:
+        stream.write(f"{content.model_dump_json(indent=2)}\n".encode())
     typer.echo(made)
-
-
-def _write(file: Path, content: AccountFile) -> None:
-    draft = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(content.model_dump_json(indent=2) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    except OSError as error:
-        raise Misconfigured(
-            Reason.SETTING_INVALID,
-            f"{file} cannot be written ({error.strerror}).",
-            subject="accounts",
-        ) from None

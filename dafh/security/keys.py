@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from dafh.errors import Misconfigured, Reason
+from dafh.writing import PRIVATE, drafted
 
 KEY_BYTES = 32
 
@@ -14,20 +16,9 @@ KEY_BYTES = 32
 def create_key(path: Path) -> None:
     """Write a new random key to `path`, mode 0600; leave a key that is already there alone."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_hex(KEY_BYTES) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        # A hard link fails where a key exists: two first starts agree on one key.
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return
-    finally:
-        draft.unlink()
+    # A hard link fails where a key exists: two first starts agree on one key.
+    with suppress(FileExistsError), drafted(path, PRIVATE, place=os.link) as stream:
+        stream.write(f"{secrets.token_hex(KEY_BYTES)}\n".encode())
 
 
 def load_key(path: Path) -> bytes:

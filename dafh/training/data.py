@@ -16,6 +16,7 @@ from dafh.evaluation.manifest import Entry, hold_out, load_images
 from dafh.imaging.image import IMAGING_VERSION
 from dafh.imaging.phantom import phantom_images
 from dafh.training.settings import Recipe
+from dafh.writing import OPEN, written
 
 UNLABELLED = -1
 
@@ -113,10 +114,8 @@ def noise(count: int, seed: int, side: int) -> NDArray[np.uint8]:
 
 def _mapped(path: Path, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npy")
-        np.save(part, make())
-        part.replace(path)
+        with written(path, OPEN) as stream:
+            np.save(stream, make())
     images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return images
 

@@ -26,6 +26,7 @@ from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.validation import BATCH, Figures, validate
 from dafh.training.weights import WEIGHTS_FILE, described, load_network, save_weights
+from dafh.writing import OPEN, written
 
 STAGE = "refit"
 FEATURES_FILE = "features.npy"
@@ -69,9 +70,8 @@ def _features(
                 images = torch.from_numpy(np.array(data.images[start : start + BATCH]))
                 shown = augment(images, generator) if view < stage.views else images
                 kept[view, start : start + BATCH] = _pool(network, shown)
-        part = path.with_suffix(".part.npy")
-        np.save(part, kept)
-        part.replace(path)
+        with written(path, OPEN) as stream:
+            np.save(stream, kept)
     features: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return features
 

@@ -29,6 +29,7 @@ from dafh.training.table import Bench
 from dafh.training.train import train
 from dafh.training.validation import LOGITS, embed
 from dafh.training.weights import WEIGHTS_FILE, load_network
+from dafh.writing import OPEN, written
 
 STUDY = Path("recipes/strangers.toml")
 RESULTS = Path("docs/strangers")
@@ -89,9 +90,8 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
         threshold=threshold,
         found=_judge(told, strange, threshold),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(json.dumps(outcome.model_dump(), indent=1) + "\n")
-    path.with_suffix(".part").replace(path)
+    with written(path, OPEN) as stream:
+        stream.write(f"{json.dumps(outcome.model_dump(), indent=1)}\n".encode())
     return outcome
 
 

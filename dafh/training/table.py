@@ -31,6 +31,7 @@ from dafh.training.table_report import write_report
 from dafh.training.train import train
 from dafh.training.validation import CHOICE, FUSED, LOGITS, embed
 from dafh.training.weights import WEIGHTS_FILE, load_network
+from dafh.writing import OPEN, written
 
 TABLE = Path("recipes/table.toml")
 RESULTS = Path("docs/table")
@@ -130,10 +131,8 @@ def run_row(name: str, declared: Declared, bench: Bench) -> None:
             seconds=round(time.monotonic() - started, 1),
             query=query, wide=wide, average_precision=values,
         )  # fmt: skip
-        path = result_file(bench, name, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(result.model_dump_json(indent=1) + "\n")
-        path.with_suffix(".part").replace(path)
+        with written(result_file(bench, name, seed), OPEN) as stream:
+            stream.write(f"{result.model_dump_json(indent=1)}\n".encode())
 
 
 def result_file(bench: Bench, name: str, seed: int) -> Path:

@@ -25,6 +25,7 @@ from dafh.training.refit import refit
 from dafh.training.settings import Recipe
 from dafh.training.validation import CHOICE, Figures, validate
 from dafh.training.weights import WEIGHTS_FILE, save_weights
+from dafh.writing import OPEN, written
 
 METRICS_FILE = "metrics.jsonl"
 STATE_FILE = "last.pt"
@@ -205,12 +206,10 @@ def views(
 
 def _save_state(run: Path, learner: Learner, history: list[Figures]) -> None:
     states = {name: part.state_dict() for name, part in learner.parts().items()}
-    part = (run / STATE_FILE).with_suffix(".part")
-    torch.save({"history": history, **states}, part)
-    part.replace(run / STATE_FILE)
-    lines = (run / METRICS_FILE).with_suffix(".part")
-    lines.write_text("".join(json.dumps(figures) + "\n" for figures in history))
-    lines.replace(run / METRICS_FILE)
+    with written(run / STATE_FILE, OPEN) as stream:
+        torch.save({"history": history, **states}, stream)
+    with written(run / METRICS_FILE, OPEN) as stream:
+        stream.writelines(f"{json.dumps(figures)}\n".encode() for figures in history)
 
 
 def _resume(run: Path, learner: Learner) -> list[Figures]:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from dafh.model.network import Architecture, Dafh
+from dafh.writing import OPEN, written
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -24,9 +25,8 @@ def save_weights(
         "architecture": network.architecture.model_dump_json(),
         "stage": stage,
     }
-    part = path.with_suffix(".part")
-    save_file(weights, part, metadata=described)
-    part.replace(path)
+    with written(path, OPEN) as stream:
+        stream.write(save(weights, metadata=described))
 
 
 def described(path: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dafh.encoding.onnx import open_session
 from dafh.encoding.port import IMAGE, LOGITS, SALIENCY, Encoded, hash_tensor
 from dafh.errors import InvalidInput, Reason
 from dafh.imaging.phantom import phantom_images
-from dafh_export.model_file import write_atomically
+from dafh.writing import write_atomically
 
 GOLDEN_FILE = "golden.safetensors"
 #: Which phantoms: enough for one of each modality.

@@ -27,9 +27,10 @@ from dafh.deadline import Deadline
 from dafh.encoding.onnx import MODEL_FILE
 from dafh.errors import DafhError, Misconfigured
 from dafh.settings import ModelSettings, load
+from dafh.writing import write_atomically
 from dafh_export.checkpoint import Checkpoint, load_checkpoint
 from dafh_export.engine import BuildOptions
-from dafh_export.model_file import Precision, write_atomically
+from dafh_export.model_file import Precision
 
 BATCHES = (1, 8, 64, 256)
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -37,7 +38,7 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ROUNDS, WARM_UP = 30, 5
 #: Side of the square matrices and megabytes of the copy that the ceilings are measured with.
 MATRIX, MEGABYTES = 8192, 512
-#: Minutes for building one engine.
+#: For building one engine.
 BUILD_SECONDS = 1800.0
 
 

@@ -1,9 +1,8 @@
-"""ONNX files of ours: what is hashed, what they say of themselves, how they are written."""
+"""ONNX files of ours: what is hashed, and what they say of themselves."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -139,16 +138,3 @@ def read_precision(model: onnx.ModelProto) -> Precision:
     """Return the precision that was put into a model file."""
     said = [entry.value for entry in model.metadata_props if entry.key == PRECISION]
     return Precision(said[0]) if said else Precision.FP32
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file at once or not at all, also for a machine that loses power."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        with draft.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

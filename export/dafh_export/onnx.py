@@ -15,8 +15,9 @@ from dafh.codes import BITS
 from dafh.encoding.onnx import MODEL_FILE
 from dafh.encoding.port import IMAGE, LOGITS, SALIENCY, ModelVersion, hash_tensor
 from dafh.imaging.image import IMAGING_VERSION
+from dafh.writing import write_atomically
 from dafh_export.checkpoint import CHECKPOINT_FILE, load_checkpoint
-from dafh_export.model_file import describe, model_hash, share_weights, strip, write_atomically
+from dafh_export.model_file import describe, model_hash, share_weights, strip
 from dafh_export.provenance import PROVENANCE_FILE, provenance
 
 OPSET = 18

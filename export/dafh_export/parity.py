@@ -16,7 +16,8 @@ from dafh.encoding.onnx import MODEL_FILE, open_session
 from dafh.encoding.port import IMAGE, hash_tensor
 from dafh.errors import InvalidInput, Reason
 from dafh.evaluation.metrics import code_distances, macro_map
-from dafh_export.model_file import Precision, load_model, read_description, write_atomically
+from dafh.writing import write_atomically
+from dafh_export.model_file import Precision, load_model, read_description
 from dafh_export.provenance import file_digest
 
 PARITY_FILE, PARITY_TABLE = "parity.json", "parity.md"

@@ -5,7 +5,6 @@ The contract, for whoever mounts the volume, is in ``docs/export.md``.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -23,14 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dafh.deadline import Deadline
 from dafh.errors import Misconfigured, Reason
+from dafh.writing import FULL, write_atomically
 from dafh_export.engine import PLAN_FILE, BuildOptions, Built, EngineBuilder, Target
-from dafh_export.model_file import (
-    Precision,
-    load_model,
-    read_description,
-    read_precision,
-    write_atomically,
-)
+from dafh_export.model_file import Precision, load_model, read_description, read_precision
 from dafh_export.provenance import file_digest
 
 RECORD_FILE = "plan.json"
@@ -41,7 +35,6 @@ TIMING_FILE = "timing.cache"
 PLANS, DRAFTS, LOCKS, TIMINGS = "plans", "building", "locks", "timings"
 #: Seconds between two looks at a lock that another builder holds.
 PATIENCE = 0.2
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +169,9 @@ class PlanCache:
             shutil.copyfile(kept, copy)
         yield copy
         if copy.exists():
-            write_atomically(kept, copy.read_bytes())
-            copy.unlink()
+            with copy.open("rb") as stream:
+                os.fsync(stream.fileno())
+            copy.replace(kept)
 
     def _publish(self, draft: Path, key: PlanKey) -> Path:
         folder = self._root / key.folder

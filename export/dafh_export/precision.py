@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dafh.encoding.port import IMAGE
 from dafh.errors import InvalidInput, Misconfigured, Reason
+from dafh.writing import write_atomically
 from dafh_export.model_file import (
     Precision,
     describe,
@@ -27,7 +28,6 @@ from dafh_export.model_file import (
     read_description,
     share_weights,
     strip,
-    write_atomically,
 )
 
 #: Fewest images to find the ranges of activations with.

@@ -11,10 +11,11 @@ from dafh.encoding.calibration import Calibration
 from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE
 from dafh.encoding.port import MODEL, ModelVersion
 from dafh.errors import Conflict, InvalidInput, Reason
+from dafh.writing import write_atomically
 from dafh_export.checkpoint import CHECKPOINT_FILE
 from dafh_export.configuration import VARIANTS, configuration, signature
 from dafh_export.golden import GOLDEN_FILE, write_golden
-from dafh_export.model_file import Precision, load_model, read_description, write_atomically
+from dafh_export.model_file import Precision, load_model, read_description
 from dafh_export.parity import PARITY_FILE, PARITY_TABLE, require_offered
 from dafh_export.provenance import PROVENANCE_FILE
 from dafh_export.server import require_golden

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dafh.errors import Misconfigured, Reason
+from dafh.writing import FULL
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNWRITABLE = {
     errno.EACCES,
     errno.EEXIST,

@@ -21,6 +21,7 @@ from pathlib import Path
 from dafh.cli import exit_code
 from dafh.errors import DafhError, Misconfigured, Reason
 from dafh.settings import load
+from dafh.writing import write_atomically
 from dafh_local.disk import writing
 from dafh_local.environment import (
     MARKER,
@@ -67,9 +68,8 @@ def _make(environment: TritonEnvironment, progress: Progress) -> None:
         str(PYTHON_REQUIREMENTS),
         before=("--python", str(environment.python / "bin" / "python")),
     )
-    draft = environment.home / f"{MARKER}.part"
-    draft.write_text(json.dumps(environment.expected, indent=2) + "\n")
-    draft.replace(environment.home / MARKER)
+    complete = f"{json.dumps(environment.expected, indent=2)}\n"
+    write_atomically(environment.home / MARKER, complete.encode())
 
 
 def _pip(*arguments: str, before: tuple[str, ...] = ()) -> None:

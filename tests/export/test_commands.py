@@ -14,7 +14,6 @@ import pytest
 from dafh.errors import InvalidInput
 from dafh.settings import CHECKOUT
 from dafh_export.images import read_split
-from dafh_export.model_file import write_atomically
 from dafh_export.onnx import export_onnx
 from dafh_export.provenance import Provenance, file_digest, revision
 from tests.export.models import PUBLISHED
@@ -95,15 +94,6 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"model\.safetensors"):
         export_onnx(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"old")
-    (tmp_path / ".file.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "file", b"new" * 10_000)
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

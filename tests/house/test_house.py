@@ -108,6 +108,11 @@ def test_files_are_short_enough_to_read() -> None:
     assert long == []
 
 
+def test_what_a_full_disk_is_stands_in_one_place() -> None:
+    known = [path for path in files(*SOURCES, suffix=".py") if "ENOSPC" in path.read_text()]
+    assert known == [CHECKOUT / "dafh" / "writing.py"]
+
+
 def test_names_say_something() -> None:
     paths = files(*WRITTEN)
     words = {path: set(re.split(r"[_\-.]", path.stem.lower())) for path in paths}

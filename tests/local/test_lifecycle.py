@@ -282,10 +282,23 @@ def test_nearly_full_disk_is_one_sentence_and_starts_nothing(data_dir: Path) -> 
 
 
 def test_disk_that_fills_while_starting_stops_what_was_started(data_dir: Path) -> None:
-    data_dir.mkdir(mode=0o700)
-    # The last thing that is written; the kernel answers every write to it with ENOSPC.
-    (data_dir / "stack.json.part").symlink_to("/dev/full")
-    assert_one_sentence(up(data_dir), "is full", "Make room", code=4)
+    # The note is the last thing that is written.
+    program = """
+from dafh import cli, stack
+def full(*_):
+    with open("/dev/full", "wb", buffering=0) as device:
+        device.write(b"x")
+stack.write_atomically = full
+cli.main()
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program, "up", "--detach", "--port", "0", "--data-dir", data_dir],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert_one_sentence(answer, "is full", "Make room", code=4)
     # They did run: the logs of all three are there.
     assert {path.name for path in (data_dir / "logs").iterdir()} == {
         "triton.log",
