@@ -10,8 +10,9 @@ import grpc
 
 MAX_MESSAGE = 64 * 1024 * 1024
 
-#: Every call may be repeated: what is written is written by primary key. The throttle keeps
-#: clients from making a bad hour worse.
+#: Every call may be repeated: what is written is written by primary key. Where a gateway says how
+#: long to wait it is that long, else it is the backoff. A stream is repeated until its first answer
+#: only, from what it has sent. The throttle keeps clients from making a bad hour worse.
 SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -78,6 +79,9 @@ class Target:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
             ("grpc.enable_retries", int(self.retry)),
+            # What is kept of a call to be sent again. By default less than an image has, which
+            # would never be.
+            ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE),
             ("grpc.service_config", json.dumps(SERVICE_CONFIG if self.retry else {})),
         ]
         if self.tls is not None and self.tls.server_name:

@@ -58,7 +58,10 @@ const LARGEST = 15 * 1024 * 1024;
 const CHUNK = 1024 * 1024;
 const DICOM = 1;
 
-/** The gateway says when a call may be repeated; these may all be. */
+/** The gateway takes no larger message. */
+const MAX_MESSAGE = 64 * 1024 * 1024;
+
+/** Every call may be repeated: after the delay that the gateway gives, else after the backoff. */
 const SERVICE_CONFIG = {
   methodConfig: [
     {
@@ -102,8 +105,11 @@ export class Dafh {
     };
     this.stub = new loaded.dafh.v1.RetrievalService(address, credentials, {
       "grpc.enable_http_proxy": 0,
-      "grpc.max_receive_message_length": 64 * 1024 * 1024,
-      "grpc.max_send_message_length": 64 * 1024 * 1024,
+      "grpc.max_receive_message_length": MAX_MESSAGE,
+      "grpc.max_send_message_length": MAX_MESSAGE,
+      // What is kept of a call, and of all together, to be sent again: by default less than many images have.
+      "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE,
+      "grpc.retry_buffer_size": 4 * MAX_MESSAGE,
       "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
     });
   }

@@ -27,7 +27,7 @@ from dafh_gateway.call import Call, Incoming, read_request_id, time_left
 from dafh_gateway.observer import Observer
 from dafh_gateway.permissions import require_permission
 from dafh_gateway.settings import LoadSettings
-from dafh_gateway.statuses import defect, status_of
+from dafh_gateway.statuses import defect, pushback_of, status_of
 
 #: Methods that a client keeps open.
 STREAMS = frozenset({"dafh.v1.ArchiveService.IndexCases"})
@@ -221,5 +221,8 @@ def certificate_names(context: grpc.ServicerContext) -> tuple[str, ...]:
 
 def abort(context: grpc.ServicerContext, error: DafhError) -> NoReturn:
     """End a call with an error's status."""
-    context.abort_with_status(rpc_status.to_status(status_of(error)))
-    raise AssertionError("abort_with_status raises")
+    status = status_of(error)
+    ended = rpc_status.to_status(status)
+    context.set_trailing_metadata((*ended.trailing_metadata, *pushback_of(status)))
+    context.abort(ended.code, ended.details)
+    raise AssertionError("abort raises")

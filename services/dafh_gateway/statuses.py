@@ -16,6 +16,8 @@ from dafh.errors import DafhError, Internal, InvalidInput, Reason
 DOMAIN = "dafh"
 #: What to tell a caller to wait where waiting helps, seconds.
 RETRY_AFTER = 1
+#: The trailer by which gRPC's own retries are told to wait, milliseconds (gRFC A6).
+PUSHBACK = "grpc-retry-pushback-ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,14 @@ def status_of(error: DafhError) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def pushback_of(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
+    """Return the trailers by which gRPC's own retries wait as long as a `RetryInfo` says."""
+    retry = error_details_pb2.RetryInfo()
+    if not any(detail.Unpack(retry) for detail in status.details):
+        return ()
+    return ((PUSHBACK, str(retry.retry_delay.ToMilliseconds())),)
 
 
 def defect() -> Internal:

@@ -14,6 +14,7 @@ from dafh.client import Client
 from dafh.imaging.phantom import phantoms
 from dafh.settings import CHECKOUT
 from dafh.stack import Stack
+from tests.client.test_client import PUSHBACK_S, Refusing
 from tests.gateway.filled import fill
 from tests.imaging.instances import write_instance
 
@@ -64,6 +65,14 @@ def test_it_gets_the_pages_that_the_python_client_gets(built: Path, stack: Stack
             hits = client.retrieve(archive="archives/typescript", dicom=data, top_k=6).hits
             expected = [{"name": hit.case.name, "distance": hit.distance} for hit in hits]
             assert [*pages[0], *pages[1]] == expected
+
+
+def test_it_sends_an_image_again_when_the_gateway_said(built: Path) -> None:
+    with Refusing("dafh.v1.RetrievalService", "Retrieve", 1, pushback=PUSHBACK_S) as server:
+        done = run(built, server.address, bytes(2 << 20), "archives/typescript")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [[]]), done.stderr
+    first, second = server.calls
+    assert second - first >= PUSHBACK_S
 
 
 def test_it_sees_the_status_of_an_error(built: Path, stack: Stack) -> None:

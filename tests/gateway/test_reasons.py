@@ -274,6 +274,7 @@ def catch_statuses(patch: pytest.MonkeyPatch, statuses: list[status_pb2.Status])
 
     def keep(call: Any) -> status_pb2.Status:  # noqa: ANN401 - either kind of call
         statuses.append(read(call))
+        require_pushback(call, statuses[-1])
         return statuses[-1]
 
     patch.setattr(errors, "_status", keep)
@@ -292,6 +293,14 @@ def require_details(status: status_pb2.Status, reason: Reason) -> None:
     retried = any(detail.Unpack(retry) for detail in status.details)
     assert retried == any(kind.waiting_helps for kind in kinds)
     assert "PHANTOM^" not in str(status)
+
+
+def require_pushback(call: Any, status: status_pb2.Status) -> None:  # noqa: ANN401 - either kind of call
+    """gRPC's own retries are told to wait as long as whoever reads the status."""
+    retry = error_details_pb2.RetryInfo()
+    retried = any(detail.Unpack(retry) for detail in status.details)
+    told = dict(call.trailing_metadata() or ()).get("grpc-retry-pushback-ms")
+    assert told == (str(retry.retry_delay.ToMilliseconds()) if retried else None)
 
 
 def test_a_reason_of_ours_alone_tells_a_caller_nothing(world: World) -> None:
