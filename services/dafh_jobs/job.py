@@ -144,7 +144,7 @@ class Run:
         storing = Storing(
             store,
             abreast=self.settings.job.batches,
-            patience=self.settings.job.patience,
+            patience=self.settings.job.server_patience,
             stops=(stop, over),
             tell=shown.say,
         )

@@ -14,7 +14,7 @@ class JobSettings(Settings):
     #: Batches that are on their way to Triton and Milvus at the same time.
     batches: int = Field(default=4, ge=1, le=64)
     #: Seconds for which Triton or Milvus may be away before the job gives up.
-    patience: float = Field(default=600.0, gt=0)
+    server_patience: float = Field(default=600.0, gt=0)
     #: Parts of an Indexed Job: its `completions`.
     shards: int | None = Field(default=None, ge=1)
 

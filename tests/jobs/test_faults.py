@@ -102,7 +102,7 @@ def test_a_job_whose_server_stays_away_gives_up_and_resumes(
     lite: Server, new_job: NewJob, triton: Triton, source: Path
 ) -> None:
     job = replace(new_job(lite, source), triton=triton.address)
-    hasty = replace(job, settings={"DAFH_PATIENCE": "2"})
+    hasty = replace(job, settings={"DAFH_SERVER_PATIENCE": "2"})
     process = hasty.start()
     on_its_way(job, process)
     triton.kill()

@@ -113,7 +113,7 @@ template:
             value: {{ mul $job.decodeMib 1048576 | quote }}
           - name: DAFH_BATCHES
             value: {{ $job.batches | quote }}
-          - name: DAFH_PATIENCE
+          - name: DAFH_SERVER_PATIENCE
             value: {{ $job.patienceSeconds | quote }}
           - name: DAFH_SHARDS
             value: {{ $job.shards | quote }}
