@@ -37,12 +37,19 @@ PACKAGES = {
     "pymilvus": "the index",
     "tritonclient": "the encoder",
 }
-#: Distribution -> (module that must import, the transfer syntaxes it decodes).
+#: Distribution -> (module that must import, what it is for).
+LIBRARIES = {
+    "imagecodecs": ("imagecodecs", "compressed DICOM, JPEG"),
+    "opencv-python-headless": ("cv2", "scaling and drawing"),
+    "pillow": ("PIL.PngImagePlugin", "PNG"),
+}
+#: Codec of imagecodecs, each a library of its own -> what it decodes (`dafh.imaging.codecs`).
 CODECS = {
-    "pillow": ("PIL.Image", "JPEG baseline, JPEG extended, PNG"),
-    "pyjpegls": ("jpeg_ls", "JPEG-LS"),
-    "pylibjpeg-openjpeg": ("openjpeg", "JPEG 2000, HTJ2K"),
-    "pylibjpeg-rle": ("rle", "RLE"),
+    "JPEG8": "JPEG",
+    "JPEGLS": "JPEG-LS",
+    "JPEG2K": "JPEG 2000, HTJ2K",
+    "JPEGXL": "JPEG XL",
+    "PACKBITS": "RLE",
 }
 #: What a damaged version folder makes of itself when it is read.
 DAMAGED = (DafhError, OSError, KeyError, ValueError, Fail, InvalidGraph, InvalidProtobuf)
@@ -75,7 +82,7 @@ def examine(data_dir: Path, settings: LocalSettings) -> list[Finding]:
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("Python", _python),
         ("packages", _packages),
-        ("codecs", _codecs),
+        ("libraries", _libraries),
         ("Triton's server", lambda: _triton(triton)),
         ("Milvus Lite", _milvus),
         ("model", lambda: _model(settings)),
@@ -109,20 +116,30 @@ def _packages() -> Iterator[Finding]:
         yield _installed(name, f"for {purpose}")
 
 
-def _codecs() -> Iterator[Finding]:
-    for name, (module, syntaxes) in CODECS.items():
-        finding = _installed(name, syntaxes)
-        if finding.level is Level.OK:
-            try:
-                import_module(module)
-            except ImportError as error:
-                finding = Finding(
-                    name=name,
-                    level=Level.FAULT,
-                    found=f"does not import ({error.msg})",
-                    remedy=f"Install it again: `pip install --force-reinstall {name}`.",
-                )
+def _libraries() -> Iterator[Finding]:
+    for name, (module, purpose) in LIBRARIES.items():
+        finding = _installed(name, f"for {purpose}")
+        if finding.level is Level.OK and (lacking := _lacking(module)):
+            finding = Finding(
+                name=name,
+                level=Level.FAULT,
+                found=lacking,
+                remedy=f"Install it again: `pip install --force-reinstall {name}`.",
+            )
         yield finding
+
+
+def _lacking(module: str) -> str:
+    """Return what is wrong with a library that is installed; "" where nothing is."""
+    try:
+        library = import_module(module)
+    except ImportError as error:
+        return f"does not import ({error.msg})"
+    if module != "imagecodecs":
+        return ""
+    # It loads each codec when it is first named, and stands in for one that does not load.
+    lost = [said for name, said in CODECS.items() if not getattr(library, name).available]
+    return f"does not decode {', '.join(lost)}" if lost else ""
 
 
 def _installed(name: str, purpose: str) -> Finding:
