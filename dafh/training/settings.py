@@ -38,7 +38,8 @@ class Refit(BaseModel):
     learning_rate: float = Field(default=4e-3, gt=0)
     warm_up: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
-    #: As those of the recipe. Single images are kept apart where no class is at stake.
+    #: As those of the recipe, and as whole. Single images are kept apart where no class is at
+    #: stake.
     weights: Weights = {
         "classes": 1.0,
         "classifier_lenient": 0.5,
@@ -49,7 +50,11 @@ class Refit(BaseModel):
 
 
 class Recipe(BaseModel):
-    """A training run, read from a TOML file."""
+    """A training run, read from a TOML file.
+
+    What the file does not say is as here. A table of `weights` stands whole: the objective has the
+    terms that it names, and no other.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

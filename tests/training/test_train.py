@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from dafh.evaluation.manifest import Entry, hold_out, read_manifest
+from dafh.settings import CHECKOUT
 from dafh.training.data import UNLABELLED, cached_images, draw, draw_twice, load_data, noise
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
@@ -34,6 +37,16 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
             cv2.imwrite(str(root / f"{number}.png"), picture)
             rows.writerow([f"{number}.png", f"class{number % 2}", "train", f"g{number // 2 // 2}"])
     return read_manifest(root / "manifest.csv", root)
+
+
+def test_the_recipe_of_the_guide_leaves_no_term_out() -> None:
+    page = (CHECKOUT / "docs" / "train-your-own.md").read_text()
+    (recipe,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert Recipe.model_validate(tomllib.loads(recipe)) == Recipe()
+
+
+def test_a_table_of_weights_stands_whole() -> None:
+    assert Recipe.model_validate({"weights": {"triplet": 2.0}}).weights == {"triplet": 2.0}
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
