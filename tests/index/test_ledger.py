@@ -92,21 +92,27 @@ def meeting_at(name: str, connection: Connection, met: threading.Barrier) -> Cal
     return called
 
 
+def late(connection: Connection, first: Callable[[], object]) -> Callable[..., Any]:
+    """Return a connection's `call` by which something else happens just before it writes."""
+    call = connection.call
+
+    def called(stage: str, deadline: Deadline, what: str, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as call
+        if what == "upsert":
+            first()
+        return call(stage, deadline, what, *arguments, **named)
+
+    return called
+
+
 def test_who_was_told_that_a_note_stands_loses_it_to_nobody_who_began_before(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dafh.index.ledger._YIELDING_S", 0.5)
     slow, quick = (Connection(server.endpoint, soon()) for _ in "12")
-    about, call = subject("test", "default", "overtaken"), slow.call
+    about = subject("test", "default", "overtaken")
     first = Note(about, "default", '"quick"', 1)
-
-    def late(stage: str, deadline: Deadline, what: str, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as call
-        if what == "upsert":
-            # It has looked, and has its key; now another one is quicker.
-            Ledger(quick).write(first, soon())
-        return call(stage, deadline, what, *arguments, **named)
-
-    monkeypatch.setattr(slow, "call", late)
+    # It has looked, and has its key; now another one is quicker.
+    monkeypatch.setattr(slow, "call", late(slow, lambda: Ledger(quick).write(first, soon())))
     with pytest.raises(Outdated):
         Ledger(slow).write(Note(about, "default", '"slow"', 1), soon())
     assert Ledger(quick).read(about, soon()) == first
@@ -119,15 +125,9 @@ def test_a_note_is_not_brought_back_by_who_looked_before_it_was_removed(
     lite: LiteServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, quick = (Connection(lite.endpoint, soon()) for _ in "12")
-    about, call = subject("test", "default", "removed"), slow.call
+    about = subject("test", "default", "removed")
     Ledger(quick).write(Note(about, "default", '"first"', 1), soon())
-
-    def late(stage: str, deadline: Deadline, what: str, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as call
-        if what == "upsert":
-            Ledger(quick).remove(about, soon())
-        return call(stage, deadline, what, *arguments, **named)
-
-    monkeypatch.setattr(slow, "call", late)
+    monkeypatch.setattr(slow, "call", late(slow, lambda: Ledger(quick).remove(about, soon())))
     with pytest.raises(Outdated):
         Ledger(slow).write(Note(about, "default", '"second"', 2), soon())
     assert Ledger(quick).read(about, soon()) is None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,21 @@ def test_a_chain_without_its_end_says_so(tmp_path: Path) -> None:
 
 
 def test_chains_among_other_lines_are_found(tmp_path: Path) -> None:
-    lines = [
-        line for name in ("a", "b") for line in written(tmp_path / name).read_text().splitlines()
+    long, short = (
+        written(tmp_path / name, count).read_text().splitlines()
+        for name, count in (("a", 20), ("b", 10))
+    )
+    foreign = ['{"message": "serving"}', "plain text", "[1]"]
+    # As processes that share a log write it: by turns, with what they say besides.
+    mixed = [
+        line
+        for number, turn in enumerate(zip_longest(long, short))
+        for line in (*turn, foreign[number % len(foreign)])
+        if line is not None
     ]
-    mixed = ['{"message": "serving"}', "plain text", "[1]", *lines[::1]]
-    assert [one.fault for one in verify(mixed)] == ["", ""]
+    assert [(one.fault, one.records) for one in verify(mixed)] == [("", 22), ("", 12)]
+    mixed.remove(short[4])
+    assert [bool(one.fault) for one in verify(mixed)] == [False, True]
 
 
 def test_threads_write_one_chain(tmp_path: Path) -> None:
