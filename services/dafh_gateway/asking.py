@@ -129,10 +129,10 @@ class Asking:
         return response
 
     def encode(
-        self, tenant_call: Call, data: bytes, frame: int, encoder: Encoder, *, saliency: bool
+        self, call: Call, data: bytes, frame: int, encoder: Encoder, *, saliency: bool
     ) -> tuple[Image, Encoded]:
         """Decode an image and run a model over it; the same asked twice at once is done once."""
-        call, model = tenant_call, encoder.model
+        model = encoder.model
         key = (call.tenant, hashlib.sha256(data).digest(), frame, model.hash, saliency)
 
         def work() -> tuple[Image, Encoded]:

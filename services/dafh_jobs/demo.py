@@ -27,10 +27,10 @@ from rich.table import Table
 
 from dafh.client import Client
 from dafh.errors import DafhError
+from dafh.imaging.changed_copies import Change, changed_copy
 from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.image import Image
 from dafh.imaging.samples import pydicom_files
-from dafh.imaging.variants import Change, changed_copy
 from dafh.index.case import DEFAULT_ARCHIVE, DEFAULT_TENANT, CaseId, case_id
 from dafh.stack import Stack, read_stack
 from dafh_jobs.retrieve import answer_table

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dafh.errors import Reason, Unavailable
 from dafh.index.manifest import Folder, Store, unreadable
-from dafh_jobs.sources.asking import LISTING_S, Answer, ask
 from dafh_jobs.sources.remote import filesystem, is_address
+from dafh_jobs.sources.store_call import LISTING_S, Answer, ask
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

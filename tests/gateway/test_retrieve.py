@@ -11,8 +11,8 @@ from pydicom.filebase import DicomBytesIO
 
 from dafh.client import Client, question
 from dafh.errors import InvalidInput, Reason
+from dafh.imaging.changed_copies import Change, changed_copy
 from dafh.imaging.phantom import Phantom, phantoms
-from dafh.imaging.variants import Change, changed_copy
 from dafh.stack import Stack
 from dafh.v1 import archive_service_pb2, image_pb2
 from tests.imaging.instances import write_instance

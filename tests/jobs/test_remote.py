@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dafh.errors import DafhError, InvalidInput, Misconfigured, Unavailable
 from dafh.imaging.phantom import Phantom
-from dafh_jobs.sources import Labels, asking, check
+from dafh_jobs.sources import Labels, check, store_call
 from dafh_jobs.stopping import Abandoned, Stopping
 from tests.jobs.reading import MOST, bytes_of, dicomdir, found, unreadable
 
@@ -117,7 +117,7 @@ def test_what_a_store_refuses_is_reported_without_its_address(
 
 
 def test_a_store_that_does_not_answer_is_away(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "ANSWER_S", 0.3)
+    monkeypatch.setattr(store_call, "ANSWER_S", 0.3)
     began = time.monotonic()
     with pytest.raises(Unavailable, match="a store does not answer"):
         check([f"{silent}/x"])
@@ -139,7 +139,7 @@ def test_a_file_whose_bytes_do_not_come_is_unreadable(
         return stream
 
     monkeypatch.setattr(MemoryFileSystem, "_open", _open)
-    monkeypatch.setattr(asking, "ANSWER_S", 0.3)
+    monkeypatch.setattr(store_call, "ANSWER_S", 0.3)
     (file,) = found("memory://slow")
     began = time.monotonic()
     with pytest.raises(OSError, match="does not answer"):

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import fsspec
 
 from dafh.errors import InvalidInput, Misconfigured, Reason
-from dafh_jobs.sources.asking import LISTING_S, Answer, SilentError, ask
 from dafh_jobs.sources.entry import File, unlisted
+from dafh_jobs.sources.store_call import LISTING_S, Answer, SilentError, ask
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
