@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dafh.imaging.changed_copies import Change
 
 #: Images that are asked for with each kind of change.
