@@ -89,8 +89,7 @@ def main(words: list[str] | None = None) -> None:
             ],
         }
     # Of large sizes the last measurement stays: they take a quarter of an hour.
-    known_sizes = {one["files"] for one in found["memory"]}
-    found["memory"] += [one for one in kept(options.out) if one["files"] not in known_sizes]
+    found["memory"] += [one for one in measured_before(options.out) if one["files"] not in sizes]
     found["memory"].sort(key=itemgetter("files"))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "jobs.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -98,7 +97,7 @@ def main(words: list[str] | None = None) -> None:
     sys.stdout.write(page(found))
 
 
-def kept(folder: Path) -> list[dict[str, Any]]:
+def measured_before(folder: Path) -> list[dict[str, Any]]:
     """Return what was measured of memory before."""
     file = folder / "jobs.json"
     return list(json.loads(file.read_text())["memory"]) if file.exists() else []
