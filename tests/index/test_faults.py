@@ -24,7 +24,7 @@ from dafh.index.exact import ExactIndex
 from dafh.index.milvus import MilvusIndex
 from dafh.index.port import Exclude, Query
 from tests.index.conftest import LEASES, TICK
-from tests.index.servers import LiteServer, StandaloneServer
+from tests.index.servers import PATIENCE_S, LiteServer, StandaloneServer
 
 if TYPE_CHECKING:
     from tests.index.servers import Server
@@ -78,8 +78,8 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def recovered(index: MilvusIndex) -> None:
-    """Wait until the same object works again."""
-    deadline = Deadline.after(10)
+    """Wait until the same object works again; a server may take as long as for any other start."""
+    deadline = Deadline.after(PATIENCE_S)
     while True:
         try:
             index.count(deadline)
