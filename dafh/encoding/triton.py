@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from dafh.calls import only_answer
+from dafh.calls import WITHOUT_THREADS, only_answer
 from dafh.deadline import Deadline
 from dafh.encoding.port import (
     IMAGE,
@@ -52,6 +52,7 @@ CHANNEL_OPTIONS = (
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # Connections that closed cannot be found again.
     ("grpc.use_local_subchannel_pool", 1),
+    WITHOUT_THREADS,
 )
 
 _PARAMETER = re.compile(version_parameter(0).replace("0", r"([1-9][0-9]*)"))

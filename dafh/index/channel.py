@@ -16,7 +16,7 @@ class GivenUpWithCaller(grpc.Channel):
     Parameters
     ----------
     channel
-        The other channel.
+        The other channel, with the option `dafh.calls.WITHOUT_THREADS`.
     stopping
         Entered for each call, with its `cancel`.
     """

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dotenv
 import grpc
 
+from dafh.calls import WITHOUT_THREADS
 from dafh.deadline import Deadline
 from dafh.errors import (
     DafhError,
@@ -81,6 +82,7 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # Connections that closed cannot be found again.
     ("grpc.use_local_subchannel_pool", 1),
+    WITHOUT_THREADS,
 )
 
 _WAIT = "Try again a little later; `dafh status` says whether Milvus runs."
