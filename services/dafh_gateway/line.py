@@ -2,9 +2,9 @@
 
 After "Fail at Scale" (B. Maurer, ACM Queue 13(8), 2015): a controlled delay, and the newest first
 while a line is long. A line that was empty a moment ago is a burst, and may be long; one that has
-stood for longer is a flood, which no patience ends, and is kept short. Calls leave it from the
-front (T. V. Lakshman et al., "The drop from front strategy in TCP and in TCP over ATM", 1996): who
-came last is the one who is still waited for, and so waits little whatever comes.
+stood for longer is a flood, which no patience ends, and is kept short until it pauses. Calls leave
+it from the front (T. V. Lakshman et al., "The drop from front strategy in TCP and in TCP over ATM",
+1996): who came last is the one who is still waited for, and so waits little whatever comes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from collections.abc import Callable
 
 #: Calls in line for each place that a flood leaves: they wait at most so many times as long as they
 #: are then worked on, and no place is ever idle for want of one.
-SHORT = 3
+SHORT = 2
+#: Share of the patience for which the line of a flood must be empty: a flood whose callers stumble
+#: for a moment is not over.
+PAUSE = 0.1
 
 
 class Waiter:
@@ -70,8 +73,10 @@ class Line:
         self._longest = longest
         self._patience = patience
         self._clock = clock
-        #: When the line was empty last.
-        self._empty = clock()
+        #: When a call last came to an empty line, and when a tenant's was last worked off.
+        self._empty = self._ended = clock()
+        #: Whether calls were refused of a line that had stood for too long.
+        self._flood = False
         #: Tenant -> its calls in line, the first come first; whose turn is next comes first.
         self._waiting: OrderedDict[str, deque[Waiter]] = OrderedDict()
 
@@ -90,6 +95,7 @@ class Line:
         waiter = Waiter(tenant, patient=patient)
         if not self._waiting:
             self._empty = self._clock()
+            self._flood &= self._empty - self._ended < PAUSE * self._patience
             if self._free:
                 self._free -= 1
                 waiter.tell(admitted=True)
@@ -118,6 +124,7 @@ class Line:
             calls.remove(waiter)
             if not calls:
                 del self._waiting[waiter.tenant]
+                self._ended = self._clock()
 
     @property
     def _short(self) -> int:
@@ -132,9 +139,11 @@ class Line:
 
     def _shorten(self, newest: str) -> None:
         """Refuse who waits longest of the tenant with the most in line, while it is too long."""
-        standing = self._clock() - self._empty > self._patience
         refusable = self._refusable()
-        beyond = sum(map(len, refusable.values())) - (self._short if standing else self._longest)
+        length = sum(map(len, refusable.values()))
+        if length > self._short and self._clock() - self._empty > self._patience:
+            self._flood = True
+        beyond = length - (self._short if self._flood else self._longest)
         for _ in range(beyond):
             # Of two with as many, the one that made it too long.
             most = max(refusable, key=lambda one: (len(refusable[one]), one == newest))

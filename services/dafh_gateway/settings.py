@@ -29,9 +29,10 @@ class LoadSettings(DecodeSettings):
     #: Open streams of `IndexCases`, and those of one tenant.
     max_streams: int = Field(default=16, ge=1)
     max_streams_per_tenant: int = Field(default=8, ge=1)
-    #: Queries that are worked on at once; further ones wait in line. More only make each slower
-    #: where Triton and Milvus compute on the same processors.
-    max_queries: int = Field(default_factory=processors, ge=1)
+    #: Queries that are worked on at once; further ones wait in line. With one more than processors
+    #: none of these idles while an answer goes from process to process; still more only make each
+    #: slower where Triton and Milvus compute on the same ones.
+    max_queries: int = Field(default_factory=lambda: processors() + 1, ge=1)
     #: Calls to Triton and to Milvus at once.
     max_inferences: int = Field(default=16, ge=1)
     max_searches: int = Field(default=16, ge=1)
@@ -39,7 +40,7 @@ class LoadSettings(DecodeSettings):
     #: not the door says who is refused.
     max_waiting: int = Field(default=40, ge=1)
     #: Seconds for which a line is a burst: one that has stood for longer, never empty, is a flood,
-    #: and kept at three calls for each place (`dafh_gateway.line`).
+    #: and kept at two calls for each place (`dafh_gateway.line`).
     patience: float = Field(default=1.0, gt=0)
     #: Bytes that messages and uploads in hand may take together.
     memory_budget: int = Field(default=1024 * MEBIBYTE, ge=64 * MEBIBYTE)

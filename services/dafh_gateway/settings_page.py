@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from dafh.imaging.limits import MEBIBYTE, Limits
-from dafh.settings import CHECKOUT, Settings
+from dafh.settings import CHECKOUT, Settings, processors
 from dafh_gateway.settings import GatewaySettings
 
 
@@ -75,7 +75,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be set"
     if field.default_factory is not None:
-        return "one for each processor"
+        more = field.get_default(call_default_factory=True, validated_data={}) - processors()
+        return "one for each processor" + (f", and {more} more" if more else "")
     match field.default:
         case None | "" | ():
             return "none"

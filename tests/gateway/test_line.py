@@ -122,6 +122,18 @@ def test_after_a_flood_a_burst_is_taken_whole_again() -> None:
     assert not service.refused["b"]
 
 
+def test_a_flood_that_stumbles_is_still_one() -> None:
+    service = Service()
+    # It stops for long enough to be worked off, and then sends what it has missed at once.
+    for second in range(10):
+        service.send("a", 5 * CAPACITY, second, second + 0.9)
+        for number in range(40):
+            service.at(second + 0.98 + 0.0001 * number, service.call)
+    service.run()
+    late = service.waits["a"][round(2 * PATIENCE * CAPACITY) :]
+    assert max(late) < 2 * SHORT * WORK
+
+
 def test_a_line_that_stands_is_not_a_burst_for_ever() -> None:
     service = Service()
     for _ in range(30):
