@@ -68,7 +68,7 @@ def test_the_gateway_is_sized_by_what_was_measured() -> None:
         (packed, costs["CT, JPEG 2000"]),
     ):
         # A run differs from the next: what is said is enough, and not far above.
-        assert measured <= said <= 1.3 * measured
+        assert measured <= said <= 1.5 * measured
     (figures,) = re.findall(r"CTs a second are (\d+) \* ([\d.]+) / ([\d.]+) = ([\d.]+)", text)
     rate, seconds, aim, processors = map(float, figures)
     assert seconds * 1000 == plain
