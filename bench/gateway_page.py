@@ -49,10 +49,26 @@ With the CT; clients never pause, and try again when they are told to:
 
 {table(("aim, for the queries in the order above", "measured", ""), *_told(aims(found)))}
 
+{_floor(found)}
+
 The flood of the aims on overload is {found["overload"]["sent_per_s"]:.0f} queries a second, five
 times what the small picture reached, from a process on the same processors whose own work is in
 the figures.
 """
+
+
+def _floor(found: Found) -> str:
+    """Say what would be left to a gateway that costs nothing."""
+    query, parts = found["queries"]["CT"], found["parts_ms"]
+    others = {name: ms for name, ms in query["served"]["cpu_ms_of"].items() if name != "gateway"}
+    alone, bound = sum(others.values()), query["bound"]["cpu_ms"]
+    added = (parts["echo"], parts["infer"] - parts["onnx"], parts["milvus"] - parts["faiss"])
+    calls = " + ".join(f"{ms:.1f}" for ms in added)
+    return f"""What would be left to a gateway that costs nothing, for the CT: {" and ".join(others)}
+alone take {alone:.1f} ms of processor, {alone / bound:.2f} x all that the bound takes (the aim is
+1.25 x), and so answer at most {bound / alone:.2f} x as often (0.8 x). An echo through gRPC, Triton
+around ONNX Runtime and Milvus around faiss add {calls} = {sum(added):.1f} ms to a query (4 ms).
+The gateway itself, decoding included, takes {query["served"]["cpu_ms_of"]["gateway"]:.1f} ms."""
 
 
 def _queries(queries: Found) -> str:

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from dafh.encoding.calibration import ood_score
 from dafh.settings import CHECKOUT
 from dafh.training.settings import Recipe
-from dafh.training.strangers import Fold, Study, run_fold
+from dafh.training.strangers import Fold, Study, limit, run_fold
 from dafh.training.table import Bench
 
 
@@ -41,10 +42,17 @@ def test_a_fold_asks_a_network_that_never_saw_its_classes_and_runs_once(bench: B
     assert outcome.left_out == ["class2"]
     assert outcome.found.strangers == 10
     assert 0 <= outcome.found.detected <= 1
+    assert 0 <= outcome.detected_at_best <= 1
     metrics = bench.runs / "without-us" / "metrics.jsonl"
     metrics.unlink()
     assert run_fold("without-us", study, bench) == outcome
     assert not metrics.exists()
+
+
+def test_the_limit_is_passed_by_no_more_than_the_false_alarms() -> None:
+    logits = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    scores = np.array([ood_score(row) for row in logits])
+    assert 0.04 <= float((scores > limit(logits)).mean()) <= 0.05
 
 
 def test_the_committed_study_can_be_run() -> None:
