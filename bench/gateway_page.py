@@ -64,7 +64,7 @@ def _floor(found: Found) -> str:
     alone, bound = sum(others.values()), query["bound"]["cpu_ms"]
     added = (parts["echo"], parts["infer"] - parts["onnx"], parts["milvus"] - parts["faiss"])
     calls = " + ".join(f"{ms:.1f}" for ms in added)
-    return f"""What would be left to a gateway that costs nothing, for the CT: {" and ".join(others)}
+    return f"""Left to a gateway that costs nothing, for the CT: {" and ".join(others)}
 alone take {alone:.1f} ms of processor, {alone / bound:.2f} x all that the bound takes (the aim is
 1.25 x), and so answer at most {bound / alone:.2f} x as often (0.8 x). An echo through gRPC, Triton
 around ONNX Runtime and Milvus around faiss add {calls} = {sum(added):.1f} ms to a query (4 ms).
