@@ -58,17 +58,19 @@ the figures.
 
 
 def _floor(found: Found) -> str:
-    """Say what would be left to a gateway that costs nothing."""
+    """Say what would be left to a gateway that costs little beside its calls."""
     query, parts = found["queries"]["CT"], found["parts_ms"]
     others = {name: ms for name, ms in query["served"]["cpu_ms_of"].items() if name != "gateway"}
     alone, bound = sum(others.values()), query["bound"]["cpu_ms"]
     added = (parts["echo"], parts["infer"] - parts["onnx"], parts["milvus"] - parts["faiss"])
-    calls = " + ".join(f"{ms:.1f}" for ms in added)
-    return f"""Left to a gateway that costs nothing, for the CT: {" and ".join(others)}
-alone take {alone:.1f} ms of processor, {alone / bound:.2f} x all that the bound takes (the aim is
-1.25 x), and so answer at most {bound / alone:.2f} x as often (0.8 x). An echo through gRPC, Triton
-around ONNX Runtime and Milvus around faiss add {calls} = {sum(added):.1f} ms to a query (4 ms).
-The gateway itself, decoding included, takes {query["served"]["cpu_ms_of"]["gateway"]:.1f} ms."""
+    calls, who = " + ".join(f"{ms:.1f}" for ms in added), " and ".join(others)
+    own = query["served"]["cpu_ms_of"]["gateway"]
+    return f"""What the others take of the aims, for the CT: {who} alone take {alone:.1f} ms
+of processor, {alone / bound:.2f} x all that the bound takes (the aim is 1.25 x), so that
+processors which did nothing else would answer about {bound / alone:.2f} x as often (0.8 x). An
+echo through gRPC, Triton around ONNX Runtime and Milvus around faiss, the calls themselves
+included, add {calls} = {sum(added):.1f} ms to a query (4 ms). The gateway itself, decoding
+included, takes {own:.1f} ms of processor."""
 
 
 def _queries(queries: Found) -> str:

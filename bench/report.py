@@ -240,10 +240,10 @@ What was removed:
 - Milvus compared instance, study and patient of the query with every row of the archive, in every
   search: {excluding:.2f} ms here, and more with every case. They are now taken from the first list
   of candidates, and Milvus is told of them only where too few are left (`dafh/index/milvus.py`).
-- Calls to Triton and to Milvus that a caller can give up started and ended a thread each,
-  {thread:.2f} ms here (an echo as a future, beyond a blocking one). The thread that asked now waits
-  itself, and what is given up is read to its end, without which gRPC would keep memory for it
-  (`dafh/calls.py`)."""
+- Inferences, searches and what else is read from Milvus, which a caller can give up, started and
+  ended a thread each, {thread:.2f} ms here (an echo as a future, beyond a blocking one). The thread
+  that asked now waits itself, and what is given up is read to its end, without which gRPC would
+  keep memory for it (`dafh/calls.py`)."""
 
 
 def _concurrency(gateway: Found) -> str:

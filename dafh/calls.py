@@ -41,17 +41,21 @@ def only_answer(call: Any, stopping: Stopping) -> Any:  # noqa: ANN401 - gRPC's 
             (answer,) = call
         except grpc.RpcError:
             if call.cancelled():
-                _forget(call)
                 raise grpc.FutureCancelledError from None
             raise
+        finally:
+            # Of what has ended, this changes nothing.
+            call.cancel()
+            _forget(call)
     return answer
 
 
 def _forget(call: Any) -> None:  # noqa: ANN401 - gRPC's own
-    """Read the last events of a cancelled call, which come at once.
+    """Read the last events of a call that has ended, which come at once.
 
-    gRPC (grpcio 1.85.1) reads no more of a call that it knows to be cancelled, and keeps some 25 kB
-    for events that nobody reads, for good. It offers no other way to read them.
+    gRPC (grpcio 1.85.1) reads no more of a call once it knows how it ended, and keeps some 25 kB
+    for events that nobody reads, for good: of cancelled calls always, of failed ones sometimes. It
+    offers no other way to read them.
     """
     while call._state.due:
         call._consume_next_event()

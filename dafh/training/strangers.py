@@ -69,7 +69,7 @@ class Outcome(BaseModel):
     found: Strangeness
     #: Share of the strange found with the threshold that gives `FALSE_ALARMS` among these very
     #: known images: the point of the ROC curve, were the validation part exactly like them.
-    detected_at_best: float
+    detected_at_own_limit: float
 
 
 def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
@@ -92,7 +92,7 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
         left_out=sorted({one.class_name for one in asked if fold.holds(one)}),
         threshold=threshold,
         found=_judge(told, strange, threshold),
-        detected_at_best=_judge(told, strange, limit(told[~strange])).detected,
+        detected_at_own_limit=_judge(told, strange, limit(told[~strange])).detected,
     )
     with written(path, OPEN) as stream:
         stream.write(f"{json.dumps(outcome.model_dump(), indent=1)}\n".encode())
@@ -125,8 +125,8 @@ def main(
         found = outcome.found
         console.print(
             f"{name}: AUROC {found.auroc:.3f}, detected {found.detected:.1%} "
-            f"at {found.false_alarms:.1%} false alarms, {outcome.detected_at_best:.1%} at "
-            f"{FALSE_ALARMS:.0%}, {found.strangers} strangers"
+            f"at {found.false_alarms:.1%} false alarms, {outcome.detected_at_own_limit:.1%} "
+            f"at {FALSE_ALARMS:.0%} of the same, {found.strangers} strangers"
         )
 
 

@@ -29,9 +29,9 @@ class LoadSettings(DecodeSettings):
     #: Open streams of `IndexCases`, and those of one tenant.
     max_streams: int = Field(default=16, ge=1)
     max_streams_per_tenant: int = Field(default=8, ge=1)
-    #: Queries that are worked on at once; further ones wait in line. With one more than processors
-    #: none of these idles while an answer goes from process to process; still more only make each
-    #: slower where Triton and Milvus compute on the same ones.
+    #: Queries that each process works on at once; further ones wait in line. With one more than
+    #: processors none of these idles while an answer goes from process to process; still more only
+    #: make each slower where Triton and Milvus compute on the same ones.
     max_queries: int = Field(default_factory=lambda: processors() + 1, ge=1)
     #: Calls to Triton and to Milvus at once.
     max_inferences: int = Field(default=16, ge=1)
@@ -39,8 +39,9 @@ class LoadSettings(DecodeSettings):
     #: Queries that may wait in line in a burst; fewer than one tenant's calls, so that the line and
     #: not the door says who is refused.
     max_waiting: int = Field(default=40, ge=1)
-    #: Seconds for which a line is a burst: one that has stood for longer, never empty, is a flood,
-    #: and kept at two calls for each place (`dafh_gateway.line`).
+    #: Seconds for which a line is a burst: one that has stood for longer, never empty, is a flood
+    #: until it pauses for a tenth of that, and kept at two calls for each place
+    #: (`dafh_gateway.line`).
     patience: float = Field(default=1.0, gt=0)
     #: Bytes that messages and uploads in hand may take together.
     memory_budget: int = Field(default=1024 * MEBIBYTE, ge=64 * MEBIBYTE)

@@ -24,6 +24,7 @@ from dafh.security.accounts import Account, AccountFile, new_token, token_hash
 from dafh.security.identity import Role
 from dafh.v1 import image_pb2, retrieval_service_pb2
 from dafh.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
+from dafh_gateway.line import SHORT
 from dafh_gateway.server import Gateway
 from tests.chaos.conftest import Site
 from tests.chaos.process import GatewayProcess
@@ -127,7 +128,7 @@ def test_callers_without_pause_are_not_refused_while_they_are_few(site: Site) ->
     fill(client, "default", 3, 87)
     files = [one.data for one in phantoms(60, 83)]
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(2 + 2 * SHORT) as pool:
         answers = list(pool.map(lambda data: client.retrieve(dicom=data), files))
     assert len(answers) == len(files)
 

@@ -134,6 +134,19 @@ def test_a_flood_that_stumbles_is_still_one() -> None:
     assert max(late) < 2 * SHORT * WORK
 
 
+def test_a_flood_is_over_though_callers_still_come() -> None:
+    service = Service()
+    service.send("a", 5 * CAPACITY, 0.0, 3.0)
+    random = np.random.default_rng(0)
+    for when in 3.0 + np.cumsum(random.exponential(1 / (0.5 * CAPACITY), 300)):
+        service.at(float(when), service.call)
+    for number in range(40):
+        service.at(5.0 + 0.0001 * number, lambda: service.call("b"))
+    service.run()
+    assert service.refused["a"]
+    assert not service.refused["b"]
+
+
 def test_a_line_that_stands_is_not_a_burst_for_ever() -> None:
     service = Service()
     for _ in range(30):

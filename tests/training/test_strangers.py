@@ -10,9 +10,12 @@ import pytest
 
 from dafh.encoding.calibration import ood_score
 from dafh.settings import CHECKOUT
+from dafh.training.data import cached_images
 from dafh.training.settings import Recipe
 from dafh.training.strangers import Fold, Study, limit, run_fold
 from dafh.training.table import Bench
+from dafh.training.validation import LOGITS, embed
+from dafh.training.weights import WEIGHTS_FILE, load_network
 
 
 @pytest.fixture
@@ -42,7 +45,14 @@ def test_a_fold_asks_a_network_that_never_saw_its_classes_and_runs_once(bench: B
     assert outcome.left_out == ["class2"]
     assert outcome.found.strangers == 10
     assert 0 <= outcome.found.detected <= 1
-    assert 0 <= outcome.detected_at_best <= 1
+    network, _, _ = load_network(bench.runs / "without-us" / WEIGHTS_FILE)
+    asked = [*bench.entries("database"), *bench.entries("query")]
+    cache = bench.runs / "images"
+    logits = embed(network, cached_images(asked, 32, cache))[LOGITS]
+    strange = np.array([one.modality == "US" for one in asked])
+    scores = np.array([ood_score(row) for row in logits])
+    beyond = scores[strange] > np.quantile(scores[~strange], 0.95)
+    assert outcome.detected_at_own_limit == pytest.approx(float(beyond.mean()))
     metrics = bench.runs / "without-us" / "metrics.jsonl"
     metrics.unlink()
     assert run_fold("without-us", study, bench) == outcome
