@@ -40,13 +40,12 @@ def only_answer(call: Any, stopping: Stopping) -> Any:  # noqa: ANN401 - gRPC's 
         try:
             (answer,) = call
         except grpc.RpcError:
-            if call.cancelled():
+            stopped = call.cancelled()
+            _forget(call)
+            if stopped:
                 raise grpc.FutureCancelledError from None
             raise
-        finally:
-            # Of what has ended, this changes nothing.
-            call.cancel()
-            _forget(call)
+        _forget(call)
     return answer
 
 
@@ -55,7 +54,7 @@ def _forget(call: Any) -> None:  # noqa: ANN401 - gRPC's own
 
     gRPC (grpcio 1.85.1) reads no more of a call once it knows how it ended, and keeps some 25 kB
     for events that nobody reads, for good: of cancelled calls always, of failed ones sometimes. It
-    offers no other way to read them.
+    offers no other way to read them. Where a signal ends the wait it loses them itself.
     """
     while call._state.due:
         call._consume_next_event()

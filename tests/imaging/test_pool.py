@@ -358,7 +358,7 @@ def test_closing_ends_all_and_requests_in_hand_fail_soon() -> None:
         assert isinstance(waiting.result(30), Overloaded)
     assert time.monotonic() - started < 20
     # Waited for by its own parent: where nobody adopts orphans, it would stay as a zombie.
-    assert not Path(f"/proc/{held.pid}").exists()
+    until(lambda: not Path(f"/proc/{held.pid}").exists())
     assert not children(os.getpid())
     with pytest.raises(Overloaded):
         made.decode(SMALL, side=8, deadline=soon())
