@@ -22,7 +22,7 @@ from tests.chaos.conftest import Site
 from tests.chaos.process import GatewayProcess
 from tests.chaos.triton import Triton
 from tests.gateway.filled import fill
-from tests.index.servers import free_ports
+from tests.index.servers import free_row
 
 pytestmark = pytest.mark.stack
 FILES = [one.data for one in phantoms(60, 83)]
@@ -48,7 +48,7 @@ def ready(port: int) -> bool:
 
 def test_processes_are_ready_together_and_counted_apart(site: Site) -> None:
     # The two ports after it are those of the processes.
-    port = free_ports(1)[0] - 3
+    port = free_row(3)
     settings = site.values(processes=2, decode_workers=1, http_listen=f"127.0.0.1:{port}")
     with GatewayProcess(site.folder / "gateway.log", **settings):
         end = time.monotonic() + 60

@@ -61,10 +61,22 @@ def free_ports(count: int) -> list[int]:
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(*SERVER_PORTS)  # noqa: S311 - nothing secret about it
-        with socket.socket() as probe:
-            if port not in ports and probe.connect_ex(("127.0.0.1", port)):
-                ports.append(port)
+        if port not in ports and _is_free(port):
+            ports.append(port)
     return ports
+
+
+def free_row(length: int) -> int:
+    """Return the first of so many ports, one after the other, that nobody listens on."""
+    while True:
+        (first,) = free_ports(1)
+        if all(_is_free(port) for port in range(first, first + length)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Server(ABC):

@@ -12,7 +12,7 @@ from dafh.encoding.calibration import ood_score
 from dafh.settings import CHECKOUT
 from dafh.training.data import cached_images
 from dafh.training.settings import Recipe
-from dafh.training.strangers import Fold, Study, limit, run_fold
+from dafh.training.strangers import RESULTS, Fold, Outcome, Study, limit, run_fold
 from dafh.training.table import Bench
 from dafh.training.validation import LOGITS, embed
 from dafh.training.weights import WEIGHTS_FILE, load_network
@@ -63,6 +63,18 @@ def test_the_limit_is_passed_by_no_more_than_the_false_alarms() -> None:
     logits = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
     scores = np.array([ood_score(row) for row in logits])
     assert 0.04 <= float((scores > limit(logits)).mean()) <= 0.05
+
+
+def test_the_folds_that_were_run_are_told_as_they_ended() -> None:
+    page = (CHECKOUT / "docs" / "evaluation.md").read_text()
+    for path in (CHECKOUT / RESULTS).glob("*.json"):
+        one = Outcome.model_validate_json(path.read_text())
+        found = one.found
+        row = (
+            f"| {one.fold} | {found.strangers} | {found.auroc:.3f} | {found.detected:.1%} "
+            f"| {found.false_alarms:.1%} | {one.detected_at_own_limit:.1%} |"
+        )
+        assert row in page
 
 
 def test_the_committed_study_can_be_run() -> None:
