@@ -45,7 +45,6 @@ def fit(
     fitted_on
         What the images are, for people.
     """
-    scores = np.array([ood_score(row) for row in logits])
     own = np.asarray(groups)
     other = own[:, None] != own[None, :]
     return Calibration(
@@ -54,10 +53,13 @@ def fit(
             bits: fit_relevance(hits(outputs, outputs, classes, classes, other, first=NEAREST))
             for bits, outputs in hashes.items()
         },
-        out_of_distribution=OutOfDistribution(
-            threshold=float(np.quantile(scores, 1 - FALSE_ALARMS))
-        ),
+        out_of_distribution=OutOfDistribution(threshold=limit(logits)),
     )
+
+
+def limit(logits: NDArray[np.float32]) -> float:
+    """Return the score that `FALSE_ALARMS` of images exceed; they are logits ``[N, classes]``."""
+    return float(np.quantile([ood_score(row) for row in logits], 1 - FALSE_ALARMS))
 
 
 class Hits:

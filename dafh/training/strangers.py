@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from dafh.encoding.calibration import ood_score
-from dafh.evaluation.calibration import FALSE_ALARMS
+from dafh.evaluation.calibration import FALSE_ALARMS, limit
 from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import Strangeness, judge_strangeness
 from dafh.training.data import cached_images, load_data
@@ -97,11 +96,6 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
     with written(path, OPEN) as stream:
         stream.write(f"{json.dumps(outcome.model_dump(), indent=1)}\n".encode())
     return outcome
-
-
-def limit(known: NDArray[np.float32]) -> float:
-    """Return the score that `FALSE_ALARMS` of images exceed; they are logits ``[N, classes]``."""
-    return float(np.quantile([ood_score(row) for row in known], 1 - FALSE_ALARMS))
 
 
 def _judge(told: NDArray[np.float32], strange: NDArray[np.bool_], threshold: float) -> Strangeness:

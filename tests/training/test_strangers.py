@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from dafh.encoding.calibration import ood_score
+from dafh.evaluation.calibration import limit
 from dafh.settings import CHECKOUT
 from dafh.training.data import cached_images
 from dafh.training.settings import Recipe
-from dafh.training.strangers import RESULTS, Fold, Outcome, Study, limit, run_fold
+from dafh.training.strangers import RESULTS, Fold, Outcome, Study, run_fold
 from dafh.training.table import Bench
 from dafh.training.validation import LOGITS, embed
 from dafh.training.weights import WEIGHTS_FILE, load_network
