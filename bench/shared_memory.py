@@ -115,10 +115,8 @@ def mapped(stub: service_pb2_grpc.GRPCInferenceServiceStub, images: np.ndarray) 
             shared_memory.set_shared_memory_region(handle, [images])
             return stub.ModelInfer(request())
 
+        # Triton lets go of a region a moment after its last answer, and of all where it ends.
         yield send
-        stub.SystemSharedMemoryUnregister(
-            service_pb2.SystemSharedMemoryUnregisterRequest(name=REGION)
-        )
     finally:
         shared_memory.destroy_shared_memory_region(handle)
 
