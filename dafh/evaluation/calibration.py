@@ -15,6 +15,7 @@ from dafh.encoding.calibration import (
     agreement,
     ood_score,
 )
+from dafh.evaluation.bootstrap import CONFIDENCE, RESAMPLES
 from dafh.evaluation.metrics import TOP, code_distances, nearest
 
 #: Hits of each held-out image that the curves are fitted on. Held-out images are too few to stand
@@ -53,13 +54,33 @@ def fit(
             bits: fit_relevance(hits(outputs, outputs, classes, classes, other, first=NEAREST))
             for bits, outputs in hashes.items()
         },
-        out_of_distribution=OutOfDistribution(threshold=limit(logits)),
+        out_of_distribution=OutOfDistribution(threshold=limit(logits, groups)),
     )
 
 
-def limit(logits: NDArray[np.float32]) -> float:
-    """Return the score that `FALSE_ALARMS` of images exceed; they are logits ``[N, classes]``."""
-    return float(np.quantile([ood_score(row) for row in logits], 1 - FALSE_ALARMS))
+def limit(logits: NDArray[np.float32], groups: Sequence[str]) -> float:
+    """Return the score that, `CONFIDENCE` sure, no more than `FALSE_ALARMS` of images exceed.
+
+    The quantile of the images themselves would be exceeded by more of other patients every second
+    time. So whole groups are drawn anew, and the limit is one that few of the draws are above.
+
+    Parameters
+    ----------
+    logits
+        float32 ``[N, classes]``, of images that the network was not trained on.
+    groups
+        ``N`` names: patients, near-duplicates.
+    """
+    scores = np.array([ood_score(row) for row in logits])
+    _, places = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(places == place) for place in range(places.max() + 1)]
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, len(members), (RESAMPLES, len(members)))
+    quantiles = [
+        np.quantile(scores[np.concatenate([members[place] for place in row])], 1 - FALSE_ALARMS)
+        for row in drawn
+    ]
+    return float(np.quantile(quantiles, CONFIDENCE))
 
 
 class Hits:

@@ -53,6 +53,7 @@ def evaluate(
     for table in tables(result):
         console.print(table)
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
     if plots is not None:
         from dafh.evaluation.plots import draw_all

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from dafh.encoding.calibration import ood_score
 from dafh.evaluation.calibration import FALSE_ALARMS, limit
-from dafh.evaluation.manifest import Entry
+from dafh.evaluation.manifest import Entry, hold_out
 from dafh.evaluation.trust import Strangeness, judge_strangeness
 from dafh.training.data import cached_images, load_data
 from dafh.training.settings import Recipe
@@ -78,20 +79,22 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
         return Outcome.model_validate_json(path.read_text())
     fold, recipe = study.folds[name], Recipe.model_validate(study.recipe)
     run, cache = bench.runs / name, bench.runs / "images"
-    data = load_data([one for one in bench.entries("train") if not fold.holds(one)], recipe, cache)
+    known = [one for one in bench.entries("train") if not fold.holds(one)]
+    data = load_data(known, recipe, cache)
     train(data, run, recipe)
     network, _, _ = load_network(run / WEIGHTS_FILE)
-    held = embed(network, data.held_images)[LOGITS]
-    threshold = limit(held)
+    _, held = hold_out(known, recipe.validation)
+    threshold = limit(embed(network, data.held_images)[LOGITS], [one.group for one in held])
     asked = [*bench.entries("database"), *bench.entries("query")]
     told = embed(network, cached_images(asked, recipe.side, cache))[LOGITS]
     strange = np.array([fold.holds(one) for one in asked])
+    own = float(np.quantile([ood_score(row) for row in told[~strange]], 1 - FALSE_ALARMS))
     outcome = Outcome(
         fold=name,
         left_out=sorted({one.class_name for one in asked if fold.holds(one)}),
         threshold=threshold,
         found=_judge(told, strange, threshold),
-        detected_at_own_limit=_judge(told, strange, limit(told[~strange])).detected,
+        detected_at_own_limit=_judge(told, strange, own).detected,
     )
     with written(path, OPEN) as stream:
         stream.write(f"{json.dumps(outcome.model_dump(), indent=1)}\n".encode())
