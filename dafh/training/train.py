@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from lightning_fabric import Fabric, seed_everything
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dafh.model.losses import Objective, total
@@ -113,6 +113,10 @@ class Learner:
         self.data, self.recipe = data, recipe
         self.fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
         network = Dafh(len(data.classes), recipe.architecture)
+        for module in network.modules():
+            if hasattr(module, "_swish"):
+                # MONAI's two operations in one: a tenth less time. What is exported keeps the two.
+                module._swish = nn.SiLU()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         self.objective = Objective(len(data.classes), recipe.architecture.bits, recipe.weights).to(
             self.fabric.device
