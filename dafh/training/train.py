@@ -31,6 +31,8 @@ METRICS_FILE = "metrics.jsonl"
 STATE_FILE = "last.pt"
 MOST_GRADIENT = 5.0
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 class Stateful(Protocol):
     """A part of a run that is saved and taken up again."""
@@ -92,6 +94,20 @@ def train(
     refit(data, run, recipe, report)
 
 
+def warming_average(most: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return how averaged weights follow the network's: fast at first, then by `most` per step.
+
+    By `most` alone a tenth of what training began with is there after hundreds of steps; batch
+    norms of the hash heads then set nearly all bits alike, and codes say nothing of the network.
+    """
+
+    def follow(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
+        share = min(most, (1 + int(steps)) / (10 + int(steps)))
+        get_ema_multi_avg_fn(share)(averaged, current, steps)  # type: ignore[no-untyped-call]  # torch gives it no types
+
+    return follow
+
+
 def exhausted(history: list[Figures], recipe: Recipe) -> bool:
     """Say whether the last `patience` validations brought nothing better."""
     chosen = [figures[CHOICE] for figures in history if CHOICE in figures]
@@ -133,7 +149,7 @@ class Learner:
     def _average(self) -> AveragedModel:
         return AveragedModel(
             self.network,
-            multi_avg_fn=get_ema_multi_avg_fn(self.recipe.averaging),  # type: ignore[no-untyped-call]  # torch gives it no types
+            multi_avg_fn=warming_average(self.recipe.averaging),
             use_buffers=True,
         )
 

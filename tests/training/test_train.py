@@ -82,6 +82,23 @@ def test_a_run_can_start_from_the_weights_of_another(entries: list[Entry], tmp_p
                    for name, value in network.state_dict().items())  # fmt: skip
 
 
+def test_averaged_weights_soon_forget_what_training_began_with(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    """Running statistics, too; or codes of a short training are all alike."""
+    learner = Learner(load_data(entries, RECIPE, tmp_path), RECIPE)
+    first = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    for step in range(100):
+        with torch.no_grad():
+            for name, value in learner.network.state_dict().items():
+                if value.is_floating_point():
+                    value.copy_(first[name] + (step > 0))
+        learner.averaged.update_parameters(learner.network)
+    for name, value in learner.best.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, first[name] + 1, rtol=0, atol=1e-3)
+
+
 def test_a_run_ends_early_where_validation_stays_below_its_best() -> None:
     recipe = RECIPE.model_copy(update={"patience": 2})
     assert not exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}], recipe)
