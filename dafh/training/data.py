@@ -32,6 +32,8 @@ class Data:
     labels: NDArray[np.int64]
     held_images: NDArray[np.uint8]
     held_labels: NDArray[np.int64]
+    #: Of each held-out image: patient, near-duplicates.
+    held_groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def load_data(entries: Sequence[Entry], recipe: Recipe, cache: Path) -> Data:
     )
     labels = np.concatenate([labels, np.full(recipe.phantoms + recipe.noise, UNLABELLED)])
     held_images = cached_images(held, recipe.side, cache)
-    return Data(classes, images, labels, held_images, _numbers(held, classes))
+    groups = tuple(entry.group for entry in held)
+    return Data(classes, images, labels, held_images, _numbers(held, classes), groups)
 
 
 def _numbers(entries: Sequence[Entry], classes: Sequence[str]) -> NDArray[np.int64]:

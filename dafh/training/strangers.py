@@ -21,7 +21,7 @@ from rich.console import Console
 
 from dafh.encoding.calibration import ood_score
 from dafh.evaluation.calibration import FALSE_ALARMS, limit
-from dafh.evaluation.manifest import Entry, hold_out
+from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import Strangeness, judge_strangeness
 from dafh.training.data import cached_images, load_data
 from dafh.training.settings import Recipe
@@ -79,12 +79,10 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
         return Outcome.model_validate_json(path.read_text())
     fold, recipe = study.folds[name], Recipe.model_validate(study.recipe)
     run, cache = bench.runs / name, bench.runs / "images"
-    known = [one for one in bench.entries("train") if not fold.holds(one)]
-    data = load_data(known, recipe, cache)
+    data = load_data([one for one in bench.entries("train") if not fold.holds(one)], recipe, cache)
     train(data, run, recipe)
     network, _, _ = load_network(run / WEIGHTS_FILE)
-    _, held = hold_out(known, recipe.validation)
-    threshold = limit(embed(network, data.held_images)[LOGITS], [one.group for one in held])
+    threshold = limit(embed(network, data.held_images)[LOGITS], data.held_groups)
     asked = [*bench.entries("database"), *bench.entries("query")]
     told = embed(network, cached_images(asked, recipe.side, cache))[LOGITS]
     strange = np.array([fold.holds(one) for one in asked])
