@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict
 
 #: First hits that vouch for each other.
 NEIGHBOURHOOD = 10
+
+#: bits -> hash outputs, float32 ``[N, bits]``.
+Hashes = Mapping[int, NDArray[np.float32]]
 
 
 class RelevanceCurve(BaseModel):
@@ -29,11 +33,24 @@ class RelevanceCurve(BaseModel):
 
 
 class OutOfDistribution(BaseModel):
-    """Largest-logit score: ``-max(logits)``; stranger images score higher."""
+    """How far an image is from what the network learnt from; see `strangeness`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    #: An image is strange beyond it.
     threshold: float
+    #: int8 ``[P, D]``, row by row; ``D`` is the sum of the lengths. In JSON as URL-safe base64.
+    #: Versions that were fitted before there were any have none, and `largest_logit` for a score.
+    prototypes: Base64UrlBytes = b""
+
+    def scores(self, hashes: Hashes) -> NDArray[np.float64]:
+        """Return the score of each of ``N`` images; stranger ones score higher."""
+        width = sum(outputs.shape[1] for outputs in hashes.values())
+        return strangeness(hashes, self._directions.reshape(-1, width))
+
+    @cached_property
+    def _directions(self) -> NDArray[np.float32]:
+        return np.frombuffer(self.prototypes, np.int8).astype(np.float32)
 
 
 class Calibration(BaseModel):
@@ -59,11 +76,16 @@ class Calibration(BaseModel):
         logit += curve.agreement * agreement
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
 
-    def in_distribution(self, logits: NDArray[np.float32]) -> bool | None:
-        """Say whether ``[classes]`` logits look like a known image; ``None`` where not fitted."""
+    def ood_scores(self, hashes: Hashes, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return how strange each of ``N`` images is, from logits where there is no prototype."""
+        fitted = self.out_of_distribution
+        return fitted.scores(hashes) if fitted and fitted.prototypes else largest_logit(logits)
+
+    def in_distribution(self, ood_score: float) -> bool | None:
+        """Say whether an image of that score is a known kind; ``None`` where none was fitted."""
         if self.out_of_distribution is None:
             return None
-        return ood_score(logits) <= self.out_of_distribution.threshold
+        return ood_score <= self.out_of_distribution.threshold
 
 
 def agreement(labels: Sequence[str]) -> tuple[float, ...]:
@@ -96,6 +118,42 @@ def agreement(labels: Sequence[str]) -> tuple[float, ...]:
     return tuple(max(-1.0, min(1.0, value)) for value in values)
 
 
-def ood_score(logits: NDArray[np.float32]) -> float:
-    """Return how strange an image is to the network, from its logits ``[classes]``."""
-    return -float(logits.max())
+def strangeness(hashes: Hashes, prototypes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine distance of each image to the nearest prototype.
+
+    Distance to what was learnt, as Sun et al. (Out-of-Distribution Detection with Deep Nearest
+    Neighbors, ICML 2022) measure it, but of hash outputs, and to a few means instead of all images.
+
+    Parameters
+    ----------
+    hashes
+        Hash outputs; the lengths are put in a row, shortest first.
+    prototypes
+        float32 ``[P, D]``, of any scale; ``D`` is the sum of the lengths.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        ``[N]``, in [0, 2].
+    """
+    nearness = directions(in_a_row(hashes)) @ directions(prototypes).T
+    far: NDArray[np.float64] = 1 - nearness.max(axis=1).astype(np.float64)
+    return far
+
+
+def in_a_row(hashes: Hashes) -> NDArray[np.float32]:
+    """Return the hash outputs of all lengths together, ``[N, D]``, shortest first."""
+    return np.concatenate([hashes[bits] for bits in sorted(hashes)], axis=1)
+
+
+def directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows ``[N, D]`` scaled to length 1; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return scaled
+
+
+def largest_logit(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how strange ``N`` images are by their logits ``[N, classes]`` alone."""
+    scores: NDArray[np.float64] = -logits.max(axis=1).astype(np.float64)
+    return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Self
 
@@ -77,7 +78,7 @@ class OnnxEncoder:
         fitted = path.with_name(CALIBRATION_FILE)
         if fitted.is_file() or version is not None:
             update["calibration"] = Calibration.model_validate_json(fitted.read_bytes())
-        self._model = ModelVersion.model_validate_json(described).model_copy(update=update)
+        self._model = ModelVersion.model_validate({**json.loads(described), **update})
 
     @property
     def model(self) -> ModelVersion:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
@@ -36,6 +36,13 @@ class ModelVersion(BaseModel):
     bits: tuple[int, ...]
     classes: tuple[str, ...]
     calibration: Calibration = Calibration()
+
+    @model_validator(mode="after")
+    def _prototypes_are_whole(self) -> Self:
+        fitted = self.calibration.out_of_distribution
+        if fitted and len(fitted.prototypes) % sum(self.bits):
+            raise ValueError("a prototype has one number for each bit of all lengths")
+        return self
 
     @property
     def parameter(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from dafh.calls import WITHOUT_THREADS, only_answer
@@ -367,9 +368,19 @@ def read_description(text: str) -> ModelVersion:
     Raises
     ------
     FailedPrecondition
-        This program does not prepare images as the model was trained with.
+        This program does not prepare images as the model was trained with, or does not understand
+        what is said.
     """
-    described = ModelVersion.model_validate_json(text)
+    try:
+        described = ModelVersion.model_validate_json(text)
+    except ValidationError as error:
+        wrong = ", ".join(sorted({".".join(map(str, one["loc"])) for one in error.errors()}))
+        raise FailedPrecondition(
+            Reason.MODEL_NOT_LOADED,
+            f"Triton's configuration describes the model in a way that this program does not "
+            f"understand ({wrong or 'as a whole'}).",
+            remedy="Run the release of DAFH that the model was published with, or publish it anew.",
+        ) from None
     if described.imaging_version != IMAGING_VERSION:
         raise FailedPrecondition(
             Reason.MODEL_NOT_LOADED,

@@ -1,64 +1,106 @@
-"""Fit how far to trust an answer, on held-out images of the training split only."""
+"""Fit how far to trust an answer, on images of the training split only."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
 from dafh.encoding.calibration import (
     Calibration,
+    Hashes,
     OutOfDistribution,
     RelevanceCurve,
     agreement,
-    ood_score,
+    directions,
+    in_a_row,
+    strangeness,
 )
+from dafh.errors import InvalidInput, Reason
 from dafh.evaluation.bootstrap import CONFIDENCE, RESAMPLES
+from dafh.evaluation.encoded import Rows
 from dafh.evaluation.metrics import TOP, code_distances, nearest
 
 #: Hits of each held-out image that the curves are fitted on. Held-out images are too few to stand
 #: for an archive: a class has about a sixth of the images that it has in one of a few thousand, so
 #: that ten hits there reach as far as two or three here, and further ones are forced to be wrong.
 NEAREST = 3
+#: Prototypes of each class. On networks that never saw some classes, four find as many of those
+#: as all the images they stand for, and more than one does.
+PROTOTYPES = 4
 #: Share of known images that may be called strange.
 FALSE_ALARMS = 0.05
 
 
-def fit(
-    hashes: dict[int, NDArray[np.float32]],
-    logits: NDArray[np.float32],
-    classes: Sequence[str],
-    groups: Sequence[str],
-    fitted_on: str,
-) -> Calibration:
-    """Fit the curves and the threshold, each image asking those of other groups.
+def fit(learnt: Rows, held: Rows, fitted_on: str) -> Calibration:
+    """Fit all of it.
 
     Parameters
     ----------
-    hashes
-        bits -> float32 ``[N, bits]``, of images that the network was not trained on.
-    logits
-        float32 ``[N, classes]``.
-    classes, groups
-        ``N`` names; a hit is relevant where it is of the query's class.
+    learnt
+        Images that the network was trained on.
+    held
+        Images that it was not; each asks those of other groups, and a hit is relevant where it is
+        of the query's class.
     fitted_on
         What the images are, for people.
     """
-    own = np.asarray(groups)
+    own = np.asarray(held.groups)
     other = own[:, None] != own[None, :]
+    classes = held.classes
     return Calibration(
         fitted_on=fitted_on,
         relevance={
             bits: fit_relevance(hits(outputs, outputs, classes, classes, other, first=NEAREST))
-            for bits, outputs in hashes.items()
+            for bits, outputs in held.hashes.items()
         },
-        out_of_distribution=OutOfDistribution(threshold=limit(logits, groups)),
+        out_of_distribution=fit_strangeness(
+            learnt.hashes, learnt.classes, held.hashes, held.groups
+        ),
     )
 
 
-def limit(logits: NDArray[np.float32], groups: Sequence[str]) -> float:
+def fit_strangeness(
+    learnt: Hashes, classes: Sequence[str], held: Hashes, groups: Sequence[str]
+) -> OutOfDistribution:
+    """Fit prototypes on images that a network was trained on, the threshold on held-out ones.
+
+    Parameters
+    ----------
+    learnt, held
+        Hash outputs of ``N`` and ``M`` images.
+    classes
+        ``N`` class names.
+    groups
+        ``M`` names: patients, near-duplicates.
+    """
+    drawn = prototypes(learnt, classes)
+    return OutOfDistribution(
+        threshold=limit(strangeness(held, drawn.astype(np.float32)), groups),
+        prototypes=base64.urlsafe_b64encode(drawn.tobytes()),
+    )
+
+
+def prototypes(learnt: Hashes, classes: Sequence[str]) -> NDArray[np.int8]:
+    """Return what is typical of each class, `PROTOTYPES` times, by k-means; ``[P, D]``."""
+    rows, names = directions(in_a_row(learnt)), np.asarray(classes)
+    means = []
+    for name in np.unique(names):
+        own = rows[names == name]
+        clusters = KMeans(min(PROTOTYPES, len(own)), n_init=3, random_state=0)
+        means.append(clusters.fit(own).cluster_centers_)
+    every = np.concatenate(means)
+    # One of any length serves: only its direction counts.
+    scaled = every / np.abs(every).max(axis=1, keepdims=True)
+    drawn: NDArray[np.int8] = np.round(scaled * np.iinfo(np.int8).max).astype(np.int8)
+    return drawn
+
+
+def limit(scores: NDArray[np.float64], groups: Sequence[str]) -> float:
     """Return the score that, `CONFIDENCE` sure, no more than `FALSE_ALARMS` of images exceed.
 
     The quantile of the images themselves would be exceeded by more of other patients every second
@@ -66,12 +108,11 @@ def limit(logits: NDArray[np.float32], groups: Sequence[str]) -> float:
 
     Parameters
     ----------
-    logits
-        float32 ``[N, classes]``, of images that the network was not trained on.
+    scores
+        Out-of-distribution scores ``[N]`` of images that the network was not trained on.
     groups
         ``N`` names: patients, near-duplicates.
     """
-    scores = np.array([ood_score(row) for row in logits])
     _, places = np.unique(groups, return_inverse=True)
     members = [np.flatnonzero(places == place) for place in range(places.max() + 1)]
     random = np.random.default_rng(0)
@@ -135,7 +176,21 @@ def hits(
 
 
 def fit_relevance(given: Hits) -> RelevanceCurve:
-    """Fit one length's curve by logistic regression."""
+    """Fit one length's curve by logistic regression.
+
+    Raises
+    ------
+    InvalidInput
+        All hits are relevant, or none is.
+    """
+    if len(np.unique(given.relevant)) < 2:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            "The held-out images do not tell a relevant hit from another: each asks those of "
+            "other groups, and " + ("all" if given.relevant.any() else "none") + " are relevant.",
+            remedy="Hold out more: two groups of one class at least, and two classes.",
+            subject="validation",
+        )
     fitted = LogisticRegression(C=100.0).fit(given.features, given.relevant)
     by_distance, by_score, by_agreement = (float(weight) for weight in fitted.coef_[0])
     return RelevanceCurve(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
@@ -20,7 +19,7 @@ from dafh.evaluation.protocol import (
     few_groups,
     measure,
 )
-from dafh.evaluation.strangers import judge_strangers
+from dafh.evaluation.strangers import judge_strangers, scores_of_known
 from dafh.evaluation.trust import Probabilities, Strangeness, judge_probabilities
 
 
@@ -103,11 +102,11 @@ def report(splits: dict[str, Rows], encoder: Encoder, bits: Sequence[int]) -> Re
 
 
 def _false_alarms(query: Rows, model: ModelVersion) -> float | None:
-    known = np.isin(query.classes, model.classes)
-    verdicts = [model.calibration.in_distribution(logits) for logits in query.logits[known]]
-    if not verdicts or verdicts[0] is None:
+    fitted = model.calibration.out_of_distribution
+    known = scores_of_known(query, model)
+    if fitted is None or not len(known):
         return None
-    return float(np.mean([verdict is False for verdict in verdicts]))
+    return float((known > fitted.threshold).mean())
 
 
 def tables(result: Report) -> Iterator[Table]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dafh.deadline import Deadline
-from dafh.encoding.port import Encoder
+from dafh.encoding.port import Encoder, ModelVersion
 from dafh.errors import InvalidInput
 from dafh.evaluation.encoded import BATCH, Rows
 from dafh.evaluation.trust import Strangeness, judge_strangeness
@@ -72,20 +72,28 @@ def judge_strangers(known: Rows, encoder: Encoder) -> dict[str, Strangeness]:
 
     Empty where the model version has no threshold, or knows none of the classes.
     """
-    fitted = encoder.model.calibration.out_of_distribution
-    own = known.logits[np.isin(known.classes, encoder.model.classes)]
-    if fitted is None or not len(own):
+    calibration = encoder.model.calibration
+    own = scores_of_known(known, encoder.model)
+    if calibration.out_of_distribution is None or not len(own):
         return {}
+    threshold = calibration.out_of_distribution.threshold
     return {
-        name: judge_strangeness(own, logits(make(encoder.model.side), encoder), fitted.threshold)
+        name: judge_strangeness(own, scores(make(encoder.model.side), encoder), threshold)
         for name, make in STRANGERS.items()
     }
 
 
-def logits(images: NDArray[np.uint8], encoder: Encoder) -> NDArray[np.float32]:
-    """Return the logits ``[N, classes]`` of uint8 images ``[N, 1, S, S]``."""
+def scores_of_known(known: Rows, model: ModelVersion) -> NDArray[np.float64]:
+    """Return the out-of-distribution score of each image that is of a class of the model."""
+    every = model.calibration.ood_scores(known.hashes, known.logits)
+    return every[np.isin(known.classes, model.classes)]
+
+
+def scores(images: NDArray[np.uint8], encoder: Encoder) -> NDArray[np.float64]:
+    """Return the out-of-distribution scores ``[N]`` of uint8 images ``[N, 1, S, S]``."""
     parts = [
-        encoder.encode(images[start : start + BATCH], Deadline.never()).logits
+        encoder.encode(images[start : start + BATCH], Deadline.never())
         for start in range(0, len(images), BATCH)
     ]
-    return np.concatenate(parts)
+    calibration = encoder.model.calibration
+    return np.concatenate([calibration.ood_scores(part.hashes, part.logits) for part in parts])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import roc_auc_score
 
-from dafh.encoding.calibration import Calibration, ood_score
+from dafh.encoding.calibration import Calibration
 from dafh.evaluation.calibration import hits
 from dafh.evaluation.encoded import Rows
 
@@ -82,15 +82,13 @@ def calibration_error(stated: NDArray[np.float64], true: NDArray[np.float64]) ->
 
 
 def judge_strangeness(
-    known: NDArray[np.float32], strange: NDArray[np.float32], threshold: float
+    known: NDArray[np.float64], strange: NDArray[np.float64], threshold: float
 ) -> Strangeness:
-    """Judge the out-of-distribution score from logits ``[N, classes]`` of two sets of images."""
-    own = np.array([ood_score(row) for row in known])
-    other = np.array([ood_score(row) for row in strange])
-    truth = np.concatenate([np.zeros(len(own)), np.ones(len(other))])
+    """Judge out-of-distribution scores of two sets of images, ``[N]`` and ``[M]``."""
+    truth = np.concatenate([np.zeros(len(known)), np.ones(len(strange))])
     return Strangeness(
-        auroc=float(roc_auc_score(truth, np.concatenate([own, other]))),
-        detected=float((other > threshold).mean()),
-        false_alarms=float((own > threshold).mean()),
-        strangers=len(other),
+        auroc=float(roc_auc_score(truth, np.concatenate([known, strange]))),
+        detected=float((strange > threshold).mean()),
+        false_alarms=float((known > threshold).mean()),
+        strangers=len(strange),
     )

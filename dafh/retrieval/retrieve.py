@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
-from dafh.encoding.calibration import NEIGHBOURHOOD, agreement, ood_score
+from dafh.encoding.calibration import NEIGHBOURHOOD, agreement
 from dafh.encoding.port import Encoded, Encoder, ModelVersion
 from dafh.errors import InvalidInput, NotFound, Reason
 from dafh.imaging.image import Image
@@ -219,13 +219,15 @@ def read(image: Image, encoded: Encoded, row: int, bits: int, model: ModelVersio
         (model.classes[place], float(shares[place]), float(logits[place]))
         for place in np.argsort(-logits, kind="stable")
     )
+    own = {length: outputs[row : row + 1] for length, outputs in encoded.hashes.items()}
+    ood_score = float(model.calibration.ood_scores(own, encoded.logits[row : row + 1])[0])
     return Reading(
         image=image,
         hash_output=encoded.hashes[bits][row],
         predicted_class=classes[0][0],
         class_probability=classes[0][1],
-        ood_score=ood_score(encoded.logits[row]),
-        in_distribution=model.calibration.in_distribution(encoded.logits[row]),
+        ood_score=ood_score,
+        in_distribution=model.calibration.in_distribution(ood_score),
         classes=classes,
     )
 

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from dafh.encoding.calibration import ood_score
-from dafh.evaluation.calibration import FALSE_ALARMS, limit
+from dafh.encoding.calibration import Hashes
+from dafh.evaluation.calibration import FALSE_ALARMS, fit_strangeness
 from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import Strangeness, judge_strangeness
-from dafh.training.data import cached_images, load_data
+from dafh.model.network import Dafh
+from dafh.training.data import UNLABELLED, cached_images, load_data
 from dafh.training.settings import Recipe
 from dafh.training.table import Bench
 from dafh.training.train import train
-from dafh.training.validation import LOGITS, embed
+from dafh.training.validation import embed
 from dafh.training.weights import WEIGHTS_FILE, load_network
 from dafh.writing import OPEN, written
 
@@ -82,25 +83,30 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
     data = load_data([one for one in bench.entries("train") if not fold.holds(one)], recipe, cache)
     train(data, run, recipe)
     network, _, _ = load_network(run / WEIGHTS_FILE)
-    threshold = limit(embed(network, data.held_images)[LOGITS], data.held_groups)
+    seen = data.labels != UNLABELLED
+    names = [data.classes[label] for label in data.labels[seen]]
+    learnt, held = (_hashes(network, images) for images in (data.images[seen], data.held_images))
+    fitted = fit_strangeness(learnt, names, held, data.held_groups)
     asked = [*bench.entries("database"), *bench.entries("query")]
-    told = embed(network, cached_images(asked, recipe.side, cache))[LOGITS]
     strange = np.array([fold.holds(one) for one in asked])
-    own = float(np.quantile([ood_score(row) for row in told[~strange]], 1 - FALSE_ALARMS))
+    scores = fitted.scores(_hashes(network, cached_images(asked, recipe.side, cache)))
+    known, strangers = scores[~strange], scores[strange]
+    own = np.quantile(known, 1 - FALSE_ALARMS)
     outcome = Outcome(
         fold=name,
         left_out=sorted({one.class_name for one in asked if fold.holds(one)}),
-        threshold=threshold,
-        found=_judge(told, strange, threshold),
-        detected_at_own_limit=_judge(told, strange, own).detected,
+        threshold=fitted.threshold,
+        found=judge_strangeness(known, strangers, fitted.threshold),
+        detected_at_own_limit=float((strangers > own).mean()),
     )
     with written(path, OPEN) as stream:
         stream.write(f"{json.dumps(outcome.model_dump(), indent=1)}\n".encode())
     return outcome
 
 
-def _judge(told: NDArray[np.float32], strange: NDArray[np.bool_], threshold: float) -> Strangeness:
-    return judge_strangeness(told[~strange], told[strange], threshold)
+def _hashes(network: Dafh, images: NDArray[np.uint8]) -> Hashes:
+    outputs = embed(network, images)
+    return {bits: outputs[str(bits)] for bits in network.architecture.bits}
 
 
 def main(

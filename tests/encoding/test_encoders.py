@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
@@ -10,7 +12,7 @@ from dafh.deadline import Deadline
 from dafh.encoding.onnx import OnnxEncoder
 from dafh.encoding.port import Encoder
 from dafh.encoding.scripted import ScriptedEncoder
-from dafh.encoding.triton import MAX_BATCH, TritonEncoder
+from dafh.encoding.triton import MAX_BATCH, TritonEncoder, read_description
 from dafh.errors import (
     DafhError,
     DeadlineExceeded,
@@ -52,6 +54,32 @@ def test_an_unloaded_version_is_named_as_such(stack: Stack) -> None:
         encoder.encode(images(1, 128), Deadline.after(10))
     assert caught.value.reason == "MODEL_NOT_LOADED"
     encoder.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"calibration": {"out_of_distribution": {"threshold": 1.0, "prototypes": "AAAA"}}},
+        {"calibration": {"by_a_later_release": 1}},
+        {"imaging_version": 99},
+    ],
+)
+def test_a_description_that_is_not_understood_is_no_loaded_model(changes: dict[str, Any]) -> None:
+    said = json.loads(OnnxEncoder(REPOSITORY, 2).model.model_dump_json())
+    assert read_description(json.dumps(said)).version == 2
+    with pytest.raises(FailedPrecondition) as caught:
+        read_description(json.dumps({**said, **changes}))
+    assert caught.value.reason == "MODEL_NOT_LOADED"
+
+
+@pytest.mark.stack
+def test_triton_carries_the_prototypes_of_version_2(stack: Stack) -> None:
+    served, local = TritonEncoder(stack.triton.address, 2), OnnxEncoder(REPOSITORY, 2)
+    assert served.model == local.model
+    fitted = served.model.calibration.out_of_distribution
+    assert fitted is not None
+    assert len(fitted.prototypes) == 4 * len(served.model.classes) * sum(served.model.bits)
+    served.close()
 
 
 def test_a_server_that_is_away_is_unavailable_within_the_deadline() -> None:

@@ -6,8 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dafh.encoding.calibration import Calibration, agreement
-from dafh.evaluation.calibration import FALSE_ALARMS, fit, hits, limit
+from dafh.encoding.calibration import Calibration, agreement, strangeness
+from dafh.errors import InvalidInput
+from dafh.evaluation.calibration import (
+    FALSE_ALARMS,
+    Hits,
+    fit,
+    fit_relevance,
+    fit_strangeness,
+    hits,
+    limit,
+    prototypes,
+)
 from dafh.evaluation.encoded import Rows
 from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import calibration_error, judge_probabilities, judge_strangeness
@@ -23,8 +33,7 @@ def sample(seed: int = 0) -> tuple[np.ndarray, list[str], list[str]]:
 
 
 def fitted() -> Calibration:
-    outputs, classes, groups = sample()
-    return fit({32: outputs}, outputs[:, :4], classes, groups, "a test")
+    return fit(rows(7), rows(0), "a test")
 
 
 def test_a_nearer_hit_is_more_probably_relevant() -> None:
@@ -48,15 +57,13 @@ def test_the_threshold_lets_no_more_than_the_stated_share_of_other_patients_alar
     def patients(many: int) -> tuple[np.ndarray, list[str]]:
         level = np.repeat(random.normal(size=many), 5)
         scores = level + random.normal(0, 0.3, len(level))
-        return -scores[:, None].astype(np.float32), [
-            f"p{number // 5}" for number in range(5 * many)
-        ]
+        return scores, [f"p{number // 5}" for number in range(5 * many)]
 
     others, _ = patients(2000)
     alarms = []
     for _ in range(20):
         bound = limit(*patients(50))
-        alarms.append(float((-others[:, 0] > bound).mean()))
+        alarms.append(float((others > bound).mean()))
     assert sum(share <= FALSE_ALARMS for share in alarms) >= 17
     assert np.median(alarms) > FALSE_ALARMS / 20
 
@@ -120,8 +127,59 @@ def test_a_false_probability_is_seen() -> None:
 
 
 def test_strangers_are_counted_beyond_the_threshold() -> None:
-    known = np.array([[9.0, 0.0], [8.0, 0.0], [1.0, 0.0], [7.0, 1.0]], np.float32)
-    strange = np.array([[2.0, 2.0], [6.0, 0.0]], np.float32)
+    known, strange = np.array([-9.0, -8.0, -1.0, -7.0]), np.array([-2.0, -6.0])
     judged = judge_strangeness(known, strange, threshold=-5.0)
     assert (judged.detected, judged.false_alarms, judged.strangers) == (0.5, 0.25, 2)
     assert judged.auroc == pytest.approx(6 / 8)
+
+
+def test_a_class_that_was_never_learnt_is_stranger_than_one_that_was() -> None:
+    learnt, held = rows(7), rows(0)
+    shown, asked = np.array(learnt.classes) != "c3", np.array(held.classes)
+    known, strange = held.hashes[32][asked != "c3"], held.hashes[32][asked == "c3"]
+    names = [name for name in learnt.classes if name != "c3"]
+    groups = [group for group, name in zip(held.groups, asked, strict=True) if name != "c3"]
+    found = fit_strangeness({32: learnt.hashes[32][shown]}, names, {32: known}, groups)
+    judged = judge_strangeness(
+        found.scores({32: known}), found.scores({32: strange}), found.threshold
+    )
+    assert judged.auroc > 0.8
+    assert judged.false_alarms <= FALSE_ALARMS
+
+
+def test_strangeness_is_a_cosine_distance_over_all_lengths() -> None:
+    """Shortest first; the lengths of a row and of a prototype do not count."""
+    drawn = np.array([[3.0, 0, 0, 0], [0, 0, 0, 0.5]], np.float32)
+    outputs = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0.1], [0, 1.0, 0, 0], [-1.0, 0, 0, -1.0]])
+    parted = {3: outputs[:, 1:].astype(np.float32), 1: outputs[:, :1].astype(np.float32)}
+    expected = [0.0, 0.0, 1.0, 1 + np.sqrt(0.5)]
+    assert strangeness(parted, drawn) == pytest.approx(expected, abs=1e-6)
+    assert strangeness({4: np.zeros((1, 4), np.float32)}, drawn) == pytest.approx([1.0])
+
+
+def test_a_class_has_no_more_prototypes_than_images() -> None:
+    outputs = np.eye(5, dtype=np.float32)
+    drawn = prototypes({5: outputs}, ["a", "b", "b", "b", "b"])
+    assert drawn.shape == (5, 5)
+    assert (drawn[0] == [127, 0, 0, 0, 0]).all()
+
+
+def test_strangeness_survives_its_file() -> None:
+    found, outputs = fitted(), rows(3)
+    read = Calibration.model_validate_json(found.model_dump_json())
+    assert read == found
+    scores = read.ood_scores(outputs.hashes, outputs.logits)
+    assert (scores == found.ood_scores(outputs.hashes, outputs.logits)).all()
+    assert scores.std() > 0
+
+
+def test_without_prototypes_the_largest_logit_tells() -> None:
+    outputs = rows(3)
+    scores = Calibration().ood_scores(outputs.hashes, outputs.logits)
+    assert (scores == -outputs.logits.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("relevant", [True, False])
+def test_hits_that_are_all_alike_are_refused(relevant: bool) -> None:
+    with pytest.raises(InvalidInput, match="held-out images do not tell"):
+        fit_relevance(Hits(np.zeros((4, 3)), np.full(4, relevant)))

@@ -62,6 +62,7 @@ SEEN_ELSEWHERE = {
 DECORATORS = [
     "@app.command",
     "@app.callback",
+    "@model_validator",
     "@pytest.fixture",
     "@*.fixture",
     "@st.composite",

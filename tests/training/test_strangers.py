@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from dafh.encoding.calibration import ood_score
+from dafh.codes import BITS
+from dafh.evaluation.calibration import fit_strangeness
+from dafh.evaluation.manifest import hold_out
 from dafh.settings import CHECKOUT
 from dafh.training.data import cached_images
 from dafh.training.settings import Recipe
 from dafh.training.strangers import RESULTS, Fold, Outcome, Study, run_fold
 from dafh.training.table import Bench
-from dafh.training.validation import LOGITS, embed
+from dafh.training.validation import embed
 from dafh.training.weights import WEIGHTS_FILE, load_network
 
 
@@ -46,11 +48,20 @@ def test_a_fold_asks_a_network_that_never_saw_its_classes_and_runs_once(bench: B
     assert outcome.found.strangers == 10
     assert 0 <= outcome.found.detected <= 1
     network, _, _ = load_network(bench.runs / "without-us" / WEIGHTS_FILE)
+    train = [one for one in bench.entries("train") if one.modality != "US"]
+    learnt, held = hold_out(train, Recipe().validation)
     asked = [*bench.entries("database"), *bench.entries("query")]
-    cache = bench.runs / "images"
-    logits = embed(network, cached_images(asked, 32, cache))[LOGITS]
+    hashes = [
+        {bits: embed(network, cached_images(part, 32, bench.runs / "images"))[str(bits)]
+         for bits in BITS}
+        for part in (learnt, held, asked)
+    ]  # fmt: skip
+    fitted = fit_strangeness(
+        hashes[0], [one.class_name for one in learnt], hashes[1], [one.group for one in held]
+    )
+    assert outcome.threshold == pytest.approx(fitted.threshold)
     strange = np.array([one.modality == "US" for one in asked])
-    scores = np.array([ood_score(row) for row in logits])
+    scores = fitted.scores(hashes[2])
     beyond = scores[strange] > np.quantile(scores[~strange], 0.95)
     assert outcome.detected_at_own_limit == pytest.approx(float(beyond.mean()))
     metrics = bench.runs / "without-us" / "metrics.jsonl"
