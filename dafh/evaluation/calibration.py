@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
 
 from dafh.encoding.calibration import (
     Calibration,
@@ -29,6 +32,10 @@ from dafh.evaluation.metrics import TOP, code_distances, nearest
 #: for an archive: a class has about a sixth of the images that it has in one of a few thousand, so
 #: that ten hits there reach as far as two or three here, and further ones are forced to be wrong.
 NEAREST = 3
+#: What weights may be, the smaller the less: `C` of the logistic regression.
+STRENGTHS = tuple(10.0**power for power in np.arange(-4, 2, 0.1).tolist())
+#: Parts that held-out groups are cut into to choose among them.
+FOLDS = 10
 #: Prototypes of each class. On networks that never saw some classes, four find as many of those
 #: as all the images they stand for, and more than one does.
 PROTOTYPES = 4
@@ -52,12 +59,16 @@ def fit(learnt: Rows, held: Rows, fitted_on: str) -> Calibration:
     own = np.asarray(held.groups)
     other = own[:, None] != own[None, :]
     classes = held.classes
+    curve = fit_relevance(
+        [
+            hits(outputs, outputs, classes, classes, other, first=NEAREST)
+            for outputs in held.hashes.values()
+        ],
+        held.groups,
+    )
     return Calibration(
         fitted_on=fitted_on,
-        relevance={
-            bits: fit_relevance(hits(outputs, outputs, classes, classes, other, first=NEAREST))
-            for bits, outputs in held.hashes.items()
-        },
+        relevance=dict.fromkeys(held.hashes, curve),
         out_of_distribution=fit_strangeness(
             learnt.hashes, learnt.classes, held.hashes, held.groups
         ),
@@ -133,10 +144,17 @@ class Hits:
         float64 ``[H, 3]``: distance over bits, score, agreement.
     relevant
         bool ``[H]``.
+    queries
+        int64 ``[H]``: place of each hit's query.
     """
 
-    def __init__(self, features: NDArray[np.float64], relevant: NDArray[np.bool_]) -> None:
-        self.features, self.relevant = features, relevant
+    def __init__(
+        self,
+        features: NDArray[np.float64],
+        relevant: NDArray[np.bool_],
+        queries: NDArray[np.int64],
+    ) -> None:
+        self.features, self.relevant, self.queries = features, relevant, queries
 
 
 def hits(
@@ -165,6 +183,7 @@ def hits(
     order = nearest(far, allowed)[:, :first]
     features: list[NDArray[np.float64]] = []
     relevant: list[bool] = []
+    asked: list[int] = []
     for row, places in enumerate(order):
         found = places[places >= 0]
         labels = [database_classes[place] for place in found]
@@ -172,30 +191,65 @@ def hits(
         score = 2 * (far[row, found] - distance)
         features.append(np.stack([distance / bits, score, agreement(labels)], axis=1))
         relevant.extend(label == query_classes[row] for label in labels)
-    return Hits(np.concatenate(features), np.array(relevant))
+        asked.extend([row] * len(labels))
+    return Hits(np.concatenate(features), np.array(relevant), np.array(asked))
 
 
-def fit_relevance(given: Hits) -> RelevanceCurve:
-    """Fit one length's curve by logistic regression.
+def fit_relevance(lengths: Sequence[Hits], groups: Sequence[str]) -> RelevanceCurve:
+    """Fit one curve to the hits of all code lengths, by logistic regression.
+
+    What the curve sees is relative to the length, and one curve is steadier than one for each. How
+    much its weights are kept small is decided by what they say of groups they were not fitted on.
+
+    Parameters
+    ----------
+    lengths
+        Hits of the same queries, at each length.
+    groups
+        Of each query.
 
     Raises
     ------
     InvalidInput
         All hits are relevant, or none is.
     """
-    if len(np.unique(given.relevant)) < 2:
+    relevant = np.concatenate([one.relevant for one in lengths])
+    if len(np.unique(relevant)) < 2:
         raise InvalidInput(
             Reason.ARGUMENT_INVALID,
             "The held-out images do not tell a relevant hit from another: each asks those of "
-            "other groups, and " + ("all" if given.relevant.any() else "none") + " are relevant.",
+            "other groups, and " + ("all" if relevant.any() else "none") + " are relevant.",
             remedy="Hold out more: two groups of one class at least, and two classes.",
             subject="validation",
         )
-    fitted = LogisticRegression(C=100.0).fit(given.features, given.relevant)
-    by_distance, by_score, by_agreement = (float(weight) for weight in fitted.coef_[0])
+    features = np.concatenate([one.features for one in lengths])
+    scale = StandardScaler().fit(features)
+    seen = scale.transform(features)
+    asked = np.asarray(groups)[np.concatenate([one.queries for one in lengths])]
+    parts = list(GroupKFold(min(FOLDS, len(set(groups)))).split(seen, relevant, asked))
+    strength = min(STRENGTHS, key=lambda one: _unseen_loss(one, seen, relevant, parts))
+    fitted = LogisticRegression(C=strength).fit(seen, relevant)
+    weights = fitted.coef_[0] / scale.scale_
+    by_distance, by_score, by_agreement = (float(weight) for weight in weights)
     return RelevanceCurve(
-        intercept=float(fitted.intercept_[0]),
+        intercept=float(fitted.intercept_[0] - weights @ scale.mean_),
         distance=by_distance,
         score=by_score,
         agreement=by_agreement,
     )
+
+
+def _unseen_loss(
+    strength: float,
+    features: NDArray[np.float64],
+    relevant: NDArray[np.bool_],
+    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> float:
+    """Return the log loss of each part by a curve that was fitted on the others."""
+    loss = 0.0
+    for others, part in parts:
+        if len(np.unique(relevant[others])) == 2:
+            fitted = LogisticRegression(C=strength).fit(features[others], relevant[others])
+            stated = fitted.predict_proba(features[part])
+            loss += float(log_loss(relevant[part], stated, normalize=False, labels=[False, True]))
+    return loss

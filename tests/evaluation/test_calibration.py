@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from dafh.encoding.calibration import Calibration, agreement, strangeness
 from dafh.errors import InvalidInput
@@ -182,4 +183,29 @@ def test_without_prototypes_the_largest_logit_tells() -> None:
 @pytest.mark.parametrize("relevant", [True, False])
 def test_hits_that_are_all_alike_are_refused(relevant: bool) -> None:
     with pytest.raises(InvalidInput, match="held-out images do not tell"):
-        fit_relevance(Hits(np.zeros((4, 3)), np.full(4, relevant)))
+        fit_relevance(
+            [Hits(np.zeros((4, 3)), np.full(4, relevant), np.arange(4))], ["a", "b", "c", "d"]
+        )
+
+
+def test_what_does_not_hold_for_other_groups_is_not_learnt() -> None:
+    """All hits of a group are alike, and from group to group there is no rule."""
+    random = np.random.default_rng(5)
+    of_group = np.arange(300) // 15
+    features = random.normal(size=(20, 3))[of_group]
+    relevant = (random.random(20) < 0.5)[of_group]
+    plain = LogisticRegression(C=100).fit(features, relevant)
+    curve = fit_relevance(
+        [Hits(features, relevant, np.arange(300))], [f"g{number}" for number in of_group]
+    )
+    weights = curve.distance, curve.score, curve.agreement
+    assert np.abs(plain.coef_).max() > 0.5
+    assert max(map(abs, weights)) < 0.1
+
+
+def test_as_few_groups_as_there_may_be_are_enough() -> None:
+    features = np.array([[0.1, 0.1, 1], [0.4, 0.5, -1]] * 2 + [[0.4, 0.4, -1]] * 2, np.float64)
+    relevant = np.array([True, False, True, False, False, False])
+    given = Hits(features, relevant, np.array([0, 0, 1, 1, 2, 2]))
+    curve = fit_relevance([given], ["a1", "a2", "b1"])
+    assert curve.agreement > 0
