@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Base64UrlBytes, BaseModel, ConfigDict
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict, FiniteFloat
 
 #: First hits that vouch for each other.
 NEIGHBOURHOOD = 10
@@ -23,13 +24,14 @@ class RelevanceCurve(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    intercept: float
-    #: Per unit of Hamming distance over bits, in [0, 1].
-    distance: float
+    intercept: FiniteFloat
+    #: Per unit of Hamming distance over bits, in [0, 1]. It moves with the score, whose weight says
+    #: that near hits are the better ones: this one may have either sign.
+    distance: FiniteFloat
     #: Per unit of score (asymmetric distance), in [0, 1].
-    score: float
+    score: FiniteFloat
     #: Per unit of `agreement`, in [-1, 1].
-    agreement: float = 0.0
+    agreement: FiniteFloat = 0.0
 
 
 class OutOfDistribution(BaseModel):
@@ -38,19 +40,19 @@ class OutOfDistribution(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     #: An image is strange beyond it.
-    threshold: float
-    #: int8 ``[P, D]``, row by row; ``D`` is the sum of the lengths. In JSON as URL-safe base64.
+    threshold: FiniteFloat
+    #: ``P`` times int8 ``[D]``; ``D`` is the sum of the lengths. In JSON as URL-safe base64.
     #: Versions that were fitted before there were any have none, and `largest_logit` for a score.
-    prototypes: Base64UrlBytes = b""
+    prototypes: tuple[Base64UrlBytes, ...] = ()
 
     def scores(self, hashes: Hashes) -> NDArray[np.float64]:
         """Return the score of each of ``N`` images; stranger ones score higher."""
-        width = sum(outputs.shape[1] for outputs in hashes.values())
-        return strangeness(hashes, self._directions.reshape(-1, width))
+        return strangeness(hashes, self._directions)
 
     @cached_property
     def _directions(self) -> NDArray[np.float32]:
-        return np.frombuffer(self.prototypes, np.int8).astype(np.float32)
+        rows = np.frombuffer(b"".join(self.prototypes), np.int8).astype(np.float32)
+        return directions(rows.reshape(len(self.prototypes), -1))
 
 
 class Calibration(BaseModel):
@@ -58,7 +60,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = 1
+    format: Literal[1] = 1
     #: What it was fitted on, for people.
     fitted_on: str = ""
     #: Code length in bits -> curve.
@@ -129,14 +131,14 @@ def strangeness(hashes: Hashes, prototypes: NDArray[np.float32]) -> NDArray[np.f
     hashes
         Hash outputs; the lengths are put in a row, shortest first.
     prototypes
-        float32 ``[P, D]``, of any scale; ``D`` is the sum of the lengths.
+        float32 ``[P, D]``, each of length 1; ``D`` is the sum of the lengths.
 
     Returns
     -------
     NDArray[np.float64]
         ``[N]``, in [0, 2].
     """
-    nearness = directions(in_a_row(hashes)) @ directions(prototypes).T
+    nearness = directions(in_a_row(hashes)) @ prototypes.T
     far: NDArray[np.float64] = 1 - nearness.max(axis=1).astype(np.float64)
     return far
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from dafh.deadline import Deadline
 from dafh.encoding.calibration import Calibration
@@ -48,24 +49,27 @@ class OnnxEncoder:
         self._open(path, version, threads)
 
     @classmethod
-    def of_file(cls, path: Path, threads: int = 1) -> Self:
+    def of_file(cls, path: Path, threads: int = 1, *, calibrated: bool = True) -> Self:
         """Return an encoder of a model file that need not be published.
 
-        ``calibration.json`` beside it is read where there is one. The version is the file's own: 0
-        until it is published.
+        ``calibration.json`` beside it is read where there is one and `calibrated` is set. The
+        version is the file's own: 0 until it is published.
 
         Raises
         ------
         Misconfigured
-            There is no such file, or it was not written by `dafh export onnx`.
+            There is no such file, it was not written by `dafh export onnx`, or the calibration is
+            none of this model.
         """
         if not path.is_file():
             raise Misconfigured(Reason.MODEL_NOT_FOUND, f"There is no model file {path}.")
         encoder = cls.__new__(cls)
-        encoder._open(path, None, threads)
+        encoder._open(path, None, threads, calibrated=calibrated)
         return encoder
 
-    def _open(self, path: Path, version: int | None, threads: int) -> None:
+    def _open(
+        self, path: Path, version: int | None, threads: int, *, calibrated: bool = True
+    ) -> None:
         self._session = open_session(path, threads)
         described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
         if described is None:
@@ -76,9 +80,16 @@ class OnnxEncoder:
             )
         update: dict[str, object] = {} if version is None else {"version": version}
         fitted = path.with_name(CALIBRATION_FILE)
-        if fitted.is_file() or version is not None:
-            update["calibration"] = Calibration.model_validate_json(fitted.read_bytes())
-        self._model = ModelVersion.model_validate({**json.loads(described), **update})
+        try:
+            if calibrated and (fitted.is_file() or version is not None):
+                update["calibration"] = Calibration.model_validate_json(fitted.read_bytes())
+            self._model = ModelVersion.model_validate({**json.loads(described), **update})
+        except ValidationError:
+            raise Misconfigured(
+                Reason.MODEL_NOT_FOUND,
+                f"{fitted} is no calibration of the model beside it, or of another release.",
+                remedy="Fit it with `dafh export calibration`.",
+            ) from None
 
     @property
     def model(self) -> ModelVersion:

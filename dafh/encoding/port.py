@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from dafh.codes import HashCode
 from dafh.deadline import Deadline
@@ -33,14 +33,15 @@ class ModelVersion(BaseModel):
     imaging_version: int
     #: Side S of the model input, pixels.
     side: int
-    bits: tuple[int, ...]
+    bits: tuple[PositiveInt, ...] = Field(min_length=1)
     classes: tuple[str, ...]
     calibration: Calibration = Calibration()
 
     @model_validator(mode="after")
     def _prototypes_are_whole(self) -> Self:
         fitted = self.calibration.out_of_distribution
-        if fitted and len(fitted.prototypes) % sum(self.bits):
+        widths = {len(prototype) for prototype in fitted.prototypes} if fitted else set()
+        if not widths <= {sum(self.bits)}:
             raise ValueError("a prototype has one number for each bit of all lengths")
         return self
 

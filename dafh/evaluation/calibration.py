@@ -55,7 +55,20 @@ def fit(learnt: Rows, held: Rows, fitted_on: str) -> Calibration:
         of the query's class.
     fitted_on
         What the images are, for people.
+
+    Raises
+    ------
+    InvalidInput
+        They are too few.
     """
+    if not learnt.entries or not held.entries:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            f"{len(learnt.entries)} images were learnt from and {len(held.entries)} held out: "
+            "there must be some of both.",
+            remedy="Name the manifest that the run was trained on; a class has two groups or more.",
+            subject="manifest",
+        )
     own = np.asarray(held.groups)
     other = own[:, None] != own[None, :]
     classes = held.classes
@@ -69,9 +82,18 @@ def fit(learnt: Rows, held: Rows, fitted_on: str) -> Calibration:
     return Calibration(
         fitted_on=fitted_on,
         relevance=dict.fromkeys(held.hashes, curve),
-        out_of_distribution=fit_strangeness(
-            learnt.hashes, learnt.classes, held.hashes, held.groups
-        ),
+        out_of_distribution=_fit_strangeness_of(learnt, held),
+    )
+
+
+def _fit_strangeness_of(learnt: Rows, held: Rows) -> OutOfDistribution:
+    # A class of a single group is held out whole: to the network, its images are strangers.
+    known = np.flatnonzero(np.isin(held.classes, learnt.classes))
+    return fit_strangeness(
+        learnt.hashes,
+        learnt.classes,
+        {bits: outputs[known] for bits, outputs in held.hashes.items()},
+        [held.groups[place] for place in known],
     )
 
 
@@ -90,9 +112,10 @@ def fit_strangeness(
         ``M`` names: patients, near-duplicates.
     """
     drawn = prototypes(learnt, classes)
+    scores = strangeness(held, directions(drawn.astype(np.float32)))
     return OutOfDistribution(
-        threshold=limit(strangeness(held, drawn.astype(np.float32)), groups),
-        prototypes=base64.urlsafe_b64encode(drawn.tobytes()),
+        threshold=limit(scores, groups),
+        prototypes=tuple(base64.urlsafe_b64encode(one.tobytes()) for one in drawn),
     )
 
 
@@ -102,7 +125,8 @@ def prototypes(learnt: Hashes, classes: Sequence[str]) -> NDArray[np.int8]:
     means = []
     for name in np.unique(names):
         own = rows[names == name]
-        clusters = KMeans(min(PROTOTYPES, len(own)), n_init=3, random_state=0)
+        many = min(PROTOTYPES, len(np.unique(own, axis=0)))
+        clusters = KMeans(many, n_init=3, random_state=0)
         means.append(clusters.fit(own).cluster_centers_)
     every = np.concatenate(means)
     # One of any length serves: only its direction counts.
@@ -112,10 +136,11 @@ def prototypes(learnt: Hashes, classes: Sequence[str]) -> NDArray[np.int8]:
 
 
 def limit(scores: NDArray[np.float64], groups: Sequence[str]) -> float:
-    """Return the score that, `CONFIDENCE` sure, no more than `FALSE_ALARMS` of images exceed.
+    """Return a score that hardly more than `FALSE_ALARMS` of images exceed.
 
     The quantile of the images themselves would be exceeded by more of other patients every second
-    time. So whole groups are drawn anew, and the limit is one that few of the draws are above.
+    time. So whole groups are drawn anew, and the limit is the upper `CONFIDENCE` bound over the
+    draws. It knows only of patients like those held out: others exceed it more often.
 
     Parameters
     ----------

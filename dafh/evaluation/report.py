@@ -19,7 +19,7 @@ from dafh.evaluation.protocol import (
     few_groups,
     measure,
 )
-from dafh.evaluation.strangers import judge_strangers, scores_of_known
+from dafh.evaluation.strangers import false_alarms, judge_strangers
 from dafh.evaluation.trust import Probabilities, Strangeness, judge_probabilities
 
 
@@ -53,8 +53,12 @@ class Report(BaseModel):
     classifier: Classifier
     #: bits -> how true the probabilities of the hits are, where the model states any.
     probability: dict[int, Probabilities]
+    #: The same, where the database's images ask those of other groups.
+    probability_wide: dict[int, Probabilities]
     #: Share of the queries that the model calls strange, though it knows their kind.
     false_alarms: float | None
+    #: Class -> the same share of the database's images.
+    false_alarms_wide: dict[str, float]
     #: Kind of images that belong to no patient -> whether the model notices.
     strangers: dict[str, Strangeness]
 
@@ -91,22 +95,26 @@ def report(splits: dict[str, Rows], encoder: Encoder, bits: Sequence[int]) -> Re
             by_class_wide=classify_classes(database, model.classes),
             by_cancer_type_wide=classify_cancer_types(database, model.classes, known),
         ),
-        probability={
-            length: judged
-            for length in bits
-            if (judged := judge_probabilities(database, query, length, model.calibration))
+        probability=_probabilities_of(query, database, bits, model),
+        probability_wide=_probabilities_of(database, database, bits, model),
+        false_alarms=false_alarms(query, model),
+        false_alarms_wide={
+            name: share
+            for name in sorted(set(database.classes))
+            if (share := false_alarms(database, model, name)) is not None
         },
-        false_alarms=_false_alarms(query, model),
         strangers=judge_strangers(query, encoder),
     )
 
 
-def _false_alarms(query: Rows, model: ModelVersion) -> float | None:
-    fitted = model.calibration.out_of_distribution
-    known = scores_of_known(query, model)
-    if fitted is None or not len(known):
-        return None
-    return float((known > fitted.threshold).mean())
+def _probabilities_of(
+    query: Rows, database: Rows, bits: Sequence[int], model: ModelVersion
+) -> dict[int, Probabilities]:
+    return {
+        length: judged
+        for length in bits
+        if (judged := judge_probabilities(database, query, length, model.calibration))
+    }
 
 
 def tables(result: Report) -> Iterator[Table]:
@@ -179,13 +187,15 @@ def _classifier(classifier: Classifier) -> Table:
 def _probabilities(result: Report) -> Table:
     alarms = "" if result.false_alarms is None else f"{result.false_alarms:.1%}"
     table = Table(
-        "probability of a hit", "ECE", "Brier skill", "AUROC", "base rate",
+        "probability of a hit", "ECE", "Brier skill", "AUROC", "base rate", "ECE, wide",
         title="Trust", caption=f"queries of known classes called strange: {alarms}",
     )  # fmt: skip
     for bits, one in result.probability.items():
         auroc = "" if one.auroc is None else f"{one.auroc:.3f}"
+        wide = result.probability_wide[bits].expected_calibration_error
         table.add_row(f"{bits} bits", f"{one.expected_calibration_error:.3f}",
-                      f"{one.brier_skill:.3f}", auroc, f"{one.base_rate:.3f}")  # fmt: skip
+                      f"{one.brier_skill:.3f}", auroc, f"{one.base_rate:.3f}",
+                      f"{wide:.3f}")  # fmt: skip
     return table
 
 

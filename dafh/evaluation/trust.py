@@ -44,10 +44,19 @@ class Strangeness(BaseModel):
 def judge_probabilities(
     database: Rows, query: Rows, bits: int, calibration: Calibration
 ) -> Probabilities | None:
-    """Judge the probabilities of a code length; ``None`` where none are fitted."""
+    """Judge the probabilities of a code length; ``None`` where none are fitted.
+
+    Where both are the same rows, each asks those of other groups.
+    """
     if bits not in calibration.relevance:
         return None
-    found = hits(query.hashes[bits], database.hashes[bits], query.classes, database.classes)
+    allowed = None
+    if query is database:
+        groups = np.asarray(database.groups)
+        allowed = groups[:, None] != groups[None, :]
+    found = hits(
+        query.hashes[bits], database.hashes[bits], query.classes, database.classes, allowed
+    )
     stated = np.array(
         [
             calibration.probability(bits, round(distance * bits), score, backed)

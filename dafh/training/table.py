@@ -9,7 +9,6 @@ made over many days and machines. ``--report`` only writes what the files say.
 from __future__ import annotations
 
 import json
-import time
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +53,8 @@ class Row(BaseModel):
     seeds: list[int] = Field(default=[7], min_length=1)
     #: Also measure float cosine, ITQ and LSH on this row's fused features.
     features: bool = False
+    #: Also measure the floor, which no training changes.
+    pixels: bool = False
 
 
 class Declared(BaseModel):
@@ -86,6 +87,7 @@ class Result(BaseModel):
     tuning: list[float]
     recipe: dict[str, Any]
     validation: dict[str, float]
+    #: Of its epochs; tuning is not in it.
     seconds: float
     #: Ranking ("64", "float", "itq-32", "pixels") -> figures on query -> database, and wide.
     query: dict[str, Figures]
@@ -121,14 +123,13 @@ def run_row(name: str, declared: Declared, bench: Bench) -> None:
     best = int(np.argmax(tuning))
     for seed in missing:
         recipe = Recipe.model_validate({**settings[best], "seed": seed})
-        started = time.monotonic()
         run = bench.runs / f"{name}-{seed}"
         data = _train(run, recipe, bench)
-        query, wide, values = _measure(run, recipe, data, bench, features=row.features)
+        query, wide, values = _measure(run, recipe, data, bench, row)
         result = Result(
             row=name, seed=seed, setting=best, tuning=tuning,
             recipe=recipe.model_dump(mode="json"), validation=_last_validation(run),
-            seconds=round(time.monotonic() - started, 1),
+            seconds=round(sum(line.get("seconds", 0) for line in _history(run)), 1),
             query=query, wide=wide, average_precision=values,
         )  # fmt: skip
         with written(result_file(bench, name, seed), OPEN) as stream:
@@ -158,12 +159,16 @@ def _train(run: Path, recipe: Recipe, bench: Bench) -> Data:
 
 
 def _last_validation(run: Path) -> dict[str, float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return max((line for line in lines if CHOICE in line), key=lambda line: float(line[CHOICE]))
+    lines = [line for line in _history(run) if CHOICE in line]
+    return max(lines, key=lambda line: line[CHOICE])
+
+
+def _history(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def _measure(
-    run: Path, recipe: Recipe, data: Data, bench: Bench, *, features: bool
+    run: Path, recipe: Recipe, data: Data, bench: Bench, row: Row
 ) -> tuple[dict[str, Figures], dict[str, Figures], dict[str, list[float]]]:
     network, _, _ = load_network(run / WEIGHTS_FILE)
     splits, fused = {}, {}
@@ -179,8 +184,9 @@ def _measure(
     rankings: dict[str, tuple[Distances, Rows, Rows]] = {
         str(bits): (by_codes(bits), database, query) for bits in network.architecture.bits
     }
-    if features:
+    if row.pixels:
         rankings[PIXELS] = (by_pixels, database, query)
+    if row.features:
         learnt = embed(network, data.images[data.labels != UNLABELLED])[FUSED]
         rankings |= _of_features(learnt, fused, database, query)
     measured = {name: measure(base, asks, far) for name, (far, base, asks) in rankings.items()}
@@ -237,11 +243,12 @@ def main(
     declared = Declared.model_validate(tomllib.loads(table.read_text()))
     bench = Bench(manifest=manifest, root=root, runs=runs, results=results)
     console = Console(stderr=True)
+    about = {name: one.about for name, one in declared.rows.items()}
     for name in [] if report else row or list(declared.rows):
         console.print(f"row {name}: {declared.rows[name].about}")
         run_row(name, declared, bench)
-        write_report(declared.rows, bench.entries("query"), results)
-    write_report(declared.rows, bench.entries("query"), results)
+        write_report(about, bench.entries("query"), results)
+    write_report(about, bench.entries("query"), results)
 
 
 if __name__ == "__main__":

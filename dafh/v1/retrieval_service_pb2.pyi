@@ -329,7 +329,9 @@ class QueryFacts(_message.Message):
     answer. Absent where the query is no image or the model has no fitted threshold.
     """
     ood_score: _builtins.float
-    """Out-of-distribution score: the higher, the stranger. Absent where the query is no image."""
+    """Out-of-distribution score: the higher, the stranger. Each model has a scale of its own, which
+    its `ood_threshold` tells. Absent where the query is no image.
+    """
     frame: _builtins.int
     """The frame that was used, counted from 1; 0 where the query is no image."""
     @_builtins.property
@@ -675,7 +677,9 @@ class EncodeResponse(_message.Message):
     threshold.
     """
     ood_score: _builtins.float
-    """Out-of-distribution score: the higher, the stranger."""
+    """Out-of-distribution score: the higher, the stranger. Each model has a scale of its own, which
+    its `ood_threshold` tells.
+    """
     explanation_png: _builtins.bytes
     """The image with the model's attention drawn over it, PNG; empty unless asked for."""
     frame: _builtins.int

@@ -6,21 +6,39 @@ from pathlib import Path
 
 from dafh.encoding.calibration import Calibration
 from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, OnnxEncoder
+from dafh.errors import InvalidInput, Reason
 from dafh.evaluation.calibration import NEAREST, fit
 from dafh.evaluation.encoded import encode_entries
 from dafh.evaluation.manifest import hold_out, read_manifest
+from dafh.writing import OPEN, written
 
 
 def calibrate(run: Path, manifest: Path, root: Path, validation: float) -> Calibration:
-    """Fit on the train split, of which the run held a part out; write it beside the model."""
+    """Fit on the train split, of which the run held a part out; write it beside the model.
+
+    Raises
+    ------
+    InvalidInput
+        An image cannot be read, or the images are too few to fit anything on.
+    """
     entries = [entry for entry in read_manifest(manifest, root) if entry.split == "train"]
-    encoder = OnnxEncoder.of_file(run / MODEL_FILE)
+    encoder = OnnxEncoder.of_file(run / MODEL_FILE, calibrated=False)
     learnt, held = (encode_entries(part, encoder) for part in hold_out(entries, validation))
+    refused = learnt.refused + held.refused
+    if refused:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            f"Imaging refuses {refused.total()} images of the train split: "
+            f"{', '.join(sorted(refused))}.",
+            remedy="Take them out of the manifest; `dafh inspect` says which they are.",
+            subject="manifest",
+        )
     fitted = fit(
         learnt,
         held,
         f"{len(held.entries)} held-out images of the train split, each asking those of other "
         f"groups; the first {NEAREST} hits. Prototypes: the other {len(learnt.entries)} images",
     )
-    (run / CALIBRATION_FILE).write_text(fitted.model_dump_json(indent=2) + "\n")
+    with written(run / CALIBRATION_FILE, OPEN) as stream:
+        stream.write(f"{fitted.model_dump_json(indent=2)}\n".encode())
     return fitted

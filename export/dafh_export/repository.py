@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from dafh.deadline import Deadline
 from dafh.encoding.calibration import Calibration
 from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE
@@ -89,11 +91,27 @@ def publish(
 
 
 def describe(folder: Path, version: int | None = None) -> ModelVersion:
-    """Read what a version folder says of itself; its number is `version` or the folder's name."""
+    """Read what a version folder says of itself; its number is `version` or the folder's name.
+
+    Raises
+    ------
+    InvalidInput
+        The calibration is none of this model.
+    """
     model = read_description(load_model(folder / MODEL_FILE))
-    calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
     number = int(folder.name) if version is None else version
-    return model.model_copy(update={"version": number, "calibration": calibration})
+    try:
+        calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
+        return ModelVersion.model_validate(
+            {**model.model_dump(), "version": number, "calibration": calibration}
+        )
+    except ValidationError:
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            f"{folder / CALIBRATION_FILE} is no calibration of the model beside it.",
+            remedy="Fit it with `dafh export calibration`.",
+            subject="run",
+        ) from None
 
 
 def write_configuration(model: Path, versions: list[ModelVersion], name: str = MODEL) -> None:

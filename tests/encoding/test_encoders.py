@@ -59,7 +59,9 @@ def test_an_unloaded_version_is_named_as_such(stack: Stack) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"calibration": {"out_of_distribution": {"threshold": 1.0, "prototypes": "AAAA"}}},
+        {"calibration": {"out_of_distribution": {"threshold": 1.0, "prototypes": ["AAAA"]}}},
+        {"bits": [64]},
+        {"bits": []},
         {"calibration": {"by_a_later_release": 1}},
         {"imaging_version": 99},
     ],
@@ -78,7 +80,7 @@ def test_triton_carries_the_prototypes_of_version_2(stack: Stack) -> None:
     assert served.model == local.model
     fitted = served.model.calibration.out_of_distribution
     assert fitted is not None
-    assert len(fitted.prototypes) == 4 * len(served.model.classes) * sum(served.model.bits)
+    assert len(fitted.prototypes) == 4 * len(served.model.classes)
     served.close()
 
 

@@ -21,7 +21,7 @@ TINY = Declared.model_validate(
         "tuning_epochs": 1,
         "recipe": {"side": 32, "epochs": 1, "batch": 8, "validate_every": 1},
         "rows": {
-            "shipped": {"about": "ours", "features": True, "recipe": {"pairs": 2}},
+            "shipped": {"about": "ours", "features": True, "pixels": True, "recipe": {"pairs": 2}},
             "separate": {
                 "about": "ours, one length",
                 "like": "shipped",
@@ -82,7 +82,8 @@ def test_a_run_that_has_a_result_is_not_run_again(finished: Bench) -> None:
 
 
 def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None:
-    write_report([*TINY.rows, "later"], finished.entries("query"), finished.results)
+    about = {name: row.about for name, row in TINY.rows.items()} | {"later": "not yet"}
+    write_report(about, finished.entries("query"), finished.results)
     lines = (finished.results / REPORT_FILE).read_text().splitlines()
     table = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
     assert "not run yet" in table["later"]
@@ -90,6 +91,16 @@ def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None
     assert {"shipped: itq", "shipped: lsh", "shipped: float", "shipped: pixels"} <= set(table)
     result = json.loads(result_file(finished, "dpsh", 7).read_text())
     assert f"{result['query']['64']['macro_bar']:.3f}" in table["dpsh"]
+    assert "| theirs |" in table["dpsh"]
+    ours = json.loads(result_file(finished, "shipped", 7).read_text())
+    gap = [
+        ours["query"][bits]["macro_bar"] - result["query"][bits]["macro_bar"]
+        for bits in ("16", "32", "48", "64")
+    ]
+    assert f"{np.mean(gap):+.3f} (" in table["dpsh"]
+    one = json.loads(result_file(finished, "separate", 7).read_text())
+    gap = ours["query"]["16"]["macro_bar"] - one["query"]["16"]["macro_bar"]
+    assert f"{gap:+.3f} (" in table["separate"]
 
 
 def test_the_committed_table_is_one_that_can_be_run() -> None:
