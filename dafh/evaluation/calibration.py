@@ -251,7 +251,7 @@ def fit_relevance(lengths: Sequence[Hits], groups: Sequence[str]) -> RelevanceCu
     scale = StandardScaler().fit(features)
     seen = scale.transform(features)
     asked = np.asarray(groups)[np.concatenate([one.queries for one in lengths])]
-    parts = list(GroupKFold(min(FOLDS, len(set(groups)))).split(seen, relevant, asked))
+    parts = list(GroupKFold(min(FOLDS, len(set(asked)))).split(seen, relevant, asked))
     strength = min(STRENGTHS, key=lambda one: _unseen_loss(one, seen, relevant, parts))
     fitted = LogisticRegression(C=strength).fit(seen, relevant)
     weights = fitted.coef_[0] / scale.scale_

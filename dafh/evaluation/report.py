@@ -192,10 +192,10 @@ def _probabilities(result: Report) -> Table:
     )  # fmt: skip
     for bits, one in result.probability.items():
         auroc = "" if one.auroc is None else f"{one.auroc:.3f}"
-        wide = result.probability_wide[bits].expected_calibration_error
+        wide = result.probability_wide.get(bits)
         table.add_row(f"{bits} bits", f"{one.expected_calibration_error:.3f}",
                       f"{one.brier_skill:.3f}", auroc, f"{one.base_rate:.3f}",
-                      f"{wide:.3f}")  # fmt: skip
+                      f"{wide.expected_calibration_error:.3f}" if wide else "")  # fmt: skip
     return table
 
 

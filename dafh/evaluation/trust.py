@@ -44,7 +44,7 @@ class Strangeness(BaseModel):
 def judge_probabilities(
     database: Rows, query: Rows, bits: int, calibration: Calibration
 ) -> Probabilities | None:
-    """Judge the probabilities of a code length; ``None`` where none are fitted.
+    """Judge the probabilities of a code length; ``None`` where none are fitted or nobody answers.
 
     Where both are the same rows, each asks those of other groups.
     """
@@ -57,6 +57,8 @@ def judge_probabilities(
     found = hits(
         query.hashes[bits], database.hashes[bits], query.classes, database.classes, allowed
     )
+    if not len(found.relevant):
+        return None
     stated = np.array(
         [
             calibration.probability(bits, round(distance * bits), score, backed)

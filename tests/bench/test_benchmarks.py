@@ -26,6 +26,8 @@ SHORT: dict[str, str] = {
     "--only 'DAFH, 64 bits' --only 'floats, faiss' --only 'codes, served naively' --only pHash",
     "bench.servers": "--seconds 0.2",
     "bench.shared_memory": "--turns 1",
+    "bench.strangeness": "--manifest MANIFEST --root ROOT --study ROOT/study.toml --runs OUT/runs "
+    "--out OUT",
     "bench.variants": "--manifest MANIFEST --root ROOT --side 96 --rounds 1 --out OUT "
     "--pictures OUT",
 }
@@ -39,8 +41,21 @@ LEFT = {
     "bench.jobs": "jobs.md",
     "bench.report": "performance.md",
     "bench.rivals": "rivals.json",
+    "bench.strangeness": "strangeness.json",
     "bench.variants": "variants.json",
 }
+#: A fold, and a training that takes seconds.
+STUDY = """
+[recipe]
+side = 32
+epochs = 1
+batch = 8
+phantoms = 8
+validate_every = 1
+
+[folds.without-heads]
+classes = ["phantom ct head"]
+"""
 
 
 def run(module: str, *words: str, seconds: float) -> str:
@@ -60,12 +75,14 @@ def marks(module: str) -> list[pytest.MarkDecorator]:
 
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write phantoms of two splits, and what they are."""
+    """Write phantoms of three splits, what they are, and a study of strangers."""
     folder = tmp_path_factory.mktemp("phantoms")
-    made = list(phantoms(16, 3))
+    made = list(phantoms(40, 3))
     rows = [
-        (one.file_name, one.label, "query" if n % 4 else "database") for n, one in enumerate(made)
+        (one.file_name, one.label, "train" if n >= 16 else "query" if n % 4 else "database")
+        for n, one in enumerate(made)
     ]
+    (folder / "study.toml").write_text(STUDY)
     for one in made:
         (folder / one.file_name).write_bytes(one.data)
     with (folder / "classes.csv").open("w", newline="") as stream:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,14 @@ def test_probabilities_hold_on_images_they_were_not_fitted_on() -> None:
     assert judged.auroc is not None
     assert judged.auroc > 0.7
     assert judge_probabilities(rows(5), rows(6), 32, Calibration()) is None
+
+
+def test_of_one_group_nobody_answers() -> None:
+    own = rows(5)
+    entries = tuple(replace(entry, group="alone") for entry in own.entries)
+    alone = replace(own, entries=entries)
+    assert judge_probabilities(alone, alone, 32, fitted()) is None
+    assert judge_probabilities(alone, own, 32, fitted()) is not None
 
 
 def test_what_the_curve_sees_is_what_is_served() -> None:
