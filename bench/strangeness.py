@@ -17,18 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
-from sklearn.metrics import roc_auc_score
 
-from dafh.encoding.calibration import directions, in_a_row
+from dafh.encoding.calibration import directions, in_a_row, largest_logit, strangeness
 from dafh.evaluation.calibration import FALSE_ALARMS, prototypes
+from dafh.evaluation.trust import judge_strangeness
 from dafh.settings import CHECKOUT
-from dafh.training.data import UNLABELLED, cached_images, load_data
+from dafh.training.data import UNLABELLED, cached_images
 from dafh.training.settings import Recipe
-from dafh.training.strangers import RESULTS, STUDY, Fold, Study
+from dafh.training.strangers import RESULTS, STUDY, Fold, Study, fold_network
 from dafh.training.table import Bench
-from dafh.training.train import train
-from dafh.training.validation import FUSED, LOGITS, embed
-from dafh.training.weights import WEIGHTS_FILE, load_network
+from dafh.training.validation import FUSED, LOGITS, embed, hash_outputs
 
 KEPT = CHECKOUT / "docs" / "performance"
 #: Principal directions that are taken for what is known.
@@ -48,7 +46,7 @@ class Told:
     """
 
     def __init__(self, outputs: dict[str, Rows], bits: tuple[int, ...]) -> None:
-        self.hashes = in_a_row({length: outputs[str(length)] for length in bits})
+        self.hashes = in_a_row(hash_outputs(outputs, bits))
         self.fused, self.logits = outputs[FUSED], outputs[LOGITS]
 
 
@@ -59,7 +57,7 @@ def scores(learnt: Told, classes: list[str]) -> dict[str, Score]:
     means = np.stack([directions(learnt.hashes)[names == one].mean(axis=0) for one in set(names)])
     fused = learnt.fused
     return {
-        "largest logit": lambda told: -told.logits.max(axis=1).astype(np.float64),
+        "largest logit": lambda told: largest_logit(told.logits),
         "length of the fused features": lambda told: -_lengths(told.fused),
         "hash outputs, nearest image": _nearest(learnt.hashes, lambda told: told.hashes),
         "hash outputs, nearest of four prototypes": _nearest(drawn, lambda told: told.hashes),
@@ -84,7 +82,7 @@ def _lengths(rows: Rows) -> NDArray[np.float64]:
 
 def _nearest(base: Rows, of: Callable[[Told], Rows]) -> Score:
     known = directions(base.astype(np.float32))
-    return lambda told: 1 - (directions(of(told)) @ known.T).max(axis=1).astype(np.float64)
+    return lambda told: strangeness({known.shape[1]: of(told)}, known)
 
 
 def _residual(base: Rows) -> Score:
@@ -123,14 +121,11 @@ def _far(gaps: Rows, inverse: Rows) -> NDArray[np.float64]:
 
 def judge(fold: Fold, run: Path, recipe: Recipe, bench: Bench) -> Iterator[tuple[str, list[float]]]:
     """Yield for each score AUROC, share of strangers found, and of phantoms."""
-    cache = bench.runs / "images"
-    every = bench.entries("train")
-    data = load_data([one for one in every if not fold.holds(one)], recipe, cache)
     # What `make strangers` has trained already is only read.
-    train(data, run, recipe)
-    network, _, _ = load_network(run / WEIGHTS_FILE)
+    data, network = fold_network(fold, run, recipe, bench)
     shown = data.labels != UNLABELLED
-    left_out = cached_images([one for one in every if fold.holds(one)], recipe.side, cache)
+    strangers = [one for one in bench.entries("train") if fold.holds(one)]
+    left_out = cached_images(strangers, recipe.side, bench.runs / "images")
     learnt, held, strange, phantoms = (
         Told(embed(network, images), network.architecture.bits)
         for images in (data.images[shown], data.held_images, left_out, data.images[~shown])
@@ -138,16 +133,9 @@ def judge(fold: Fold, run: Path, recipe: Recipe, bench: Bench) -> Iterator[tuple
     names = [data.classes[label] for label in data.labels[shown]]
     for name, score in scores(learnt, names).items():
         known, others = score(held), score(strange)
-        truth = np.concatenate([np.zeros(len(known)), np.ones(len(others))])
-        beyond = np.quantile(known, 1 - FALSE_ALARMS)
-        yield (
-            name,
-            [
-                float(roc_auc_score(truth, np.concatenate([known, others]))),
-                float((others > beyond).mean()),
-                float((score(phantoms) > beyond).mean()),
-            ],
-        )
+        beyond = float(np.quantile(known, 1 - FALSE_ALARMS))
+        judged = judge_strangeness(known, others, beyond)
+        yield name, [judged.auroc, judged.detected, float((score(phantoms) > beyond).mean())]
 
 
 def main() -> None:

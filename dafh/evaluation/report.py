@@ -19,7 +19,7 @@ from dafh.evaluation.protocol import (
     few_groups,
     measure,
 )
-from dafh.evaluation.strangers import false_alarms, judge_strangers
+from dafh.evaluation.strangers import false_alarms, false_alarms_by_class, judge_strangers
 from dafh.evaluation.trust import Probabilities, Strangeness, judge_probabilities
 
 
@@ -98,11 +98,7 @@ def report(splits: dict[str, Rows], encoder: Encoder, bits: Sequence[int]) -> Re
         probability=_probabilities_of(query, database, bits, model),
         probability_wide=_probabilities_of(database, database, bits, model),
         false_alarms=false_alarms(query, model),
-        false_alarms_wide={
-            name: share
-            for name in sorted(set(database.classes))
-            if (share := false_alarms(database, model, name)) is not None
-        },
+        false_alarms_wide=false_alarms_by_class(database, model),
         strangers=judge_strangers(query, encoder),
     )
 

@@ -83,23 +83,36 @@ def judge_strangers(known: Rows, encoder: Encoder) -> dict[str, Strangeness]:
     }
 
 
-def false_alarms(rows: Rows, model: ModelVersion, class_name: str = "") -> float | None:
+def false_alarms(rows: Rows, model: ModelVersion) -> float | None:
     """Return the share of images that the model calls strange, though it knows their kind.
 
-    Of all its classes or of one; ``None`` where there are none, or the model has no threshold.
+    ``None`` where there are none, or the model has no threshold.
     """
     fitted = model.calibration.out_of_distribution
-    known = scores_of_known(rows, model, class_name)
+    known = scores_of_known(rows, model)
     if fitted is None or not len(known):
         return None
     return float((known > fitted.threshold).mean())
 
 
-def scores_of_known(rows: Rows, model: ModelVersion, class_name: str = "") -> NDArray[np.float64]:
+def false_alarms_by_class(rows: Rows, model: ModelVersion) -> dict[str, float]:
+    """Return the same for each class; empty where the model has no threshold."""
+    fitted = model.calibration.out_of_distribution
+    if fitted is None:
+        return {}
+    beyond = model.calibration.ood_scores(rows.hashes, rows.logits) > fitted.threshold
+    names = np.asarray(rows.classes)
+    return {
+        str(name): float(beyond[names == name].mean())
+        for name in np.unique(names)
+        if name in model.classes
+    }
+
+
+def scores_of_known(rows: Rows, model: ModelVersion) -> NDArray[np.float64]:
     """Return the out-of-distribution score of each image that is of a class of the model."""
     every = model.calibration.ood_scores(rows.hashes, rows.logits)
-    asked = [class_name] if class_name else model.classes
-    return every[np.isin(rows.classes, list(set(asked) & set(model.classes)))]
+    return every[np.isin(rows.classes, model.classes)]
 
 
 def scores(images: NDArray[np.uint8], encoder: Encoder) -> NDArray[np.float64]:

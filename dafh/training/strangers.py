@@ -24,11 +24,11 @@ from dafh.evaluation.calibration import FALSE_ALARMS, fit_strangeness
 from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import Strangeness, judge_strangeness
 from dafh.model.network import Dafh
-from dafh.training.data import UNLABELLED, cached_images, load_data
+from dafh.training.data import UNLABELLED, Data, cached_images, load_data
 from dafh.training.settings import Recipe
 from dafh.training.table import Bench
 from dafh.training.train import train
-from dafh.training.validation import embed
+from dafh.training.validation import embed, hash_outputs
 from dafh.training.weights import WEIGHTS_FILE, load_network
 from dafh.writing import OPEN, written
 
@@ -79,17 +79,16 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
     if path.exists():
         return Outcome.model_validate_json(path.read_text())
     fold, recipe = study.folds[name], Recipe.model_validate(study.recipe)
-    run, cache = bench.runs / name, bench.runs / "images"
-    data = load_data([one for one in bench.entries("train") if not fold.holds(one)], recipe, cache)
-    train(data, run, recipe)
-    network, _, _ = load_network(run / WEIGHTS_FILE)
+    data, network = fold_network(fold, bench.runs / name, recipe, bench)
     seen = data.labels != UNLABELLED
     names = [data.classes[label] for label in data.labels[seen]]
     learnt, held = (_hashes(network, images) for images in (data.images[seen], data.held_images))
     fitted = fit_strangeness(learnt, names, held, data.held_groups)
     asked = [*bench.entries("database"), *bench.entries("query")]
     strange = np.array([fold.holds(one) for one in asked])
-    scores = fitted.scores(_hashes(network, cached_images(asked, recipe.side, cache)))
+    scores = fitted.scores(
+        _hashes(network, cached_images(asked, recipe.side, bench.runs / "images"))
+    )
     known, strangers = scores[~strange], scores[strange]
     own = np.quantile(known, 1 - FALSE_ALARMS)
     outcome = Outcome(
@@ -104,9 +103,17 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
     return outcome
 
 
+def fold_network(fold: Fold, run: Path, recipe: Recipe, bench: Bench) -> tuple[Data, Dafh]:
+    """Train a fold's network, or read it where it is trained; return it and what it learnt from."""
+    shown = [one for one in bench.entries("train") if not fold.holds(one)]
+    data = load_data(shown, recipe, bench.runs / "images")
+    train(data, run, recipe)
+    network, _, _ = load_network(run / WEIGHTS_FILE)
+    return data, network
+
+
 def _hashes(network: Dafh, images: NDArray[np.uint8]) -> Hashes:
-    outputs = embed(network, images)
-    return {bits: outputs[str(bits)] for bits in network.architecture.bits}
+    return hash_outputs(embed(network, images), network.architecture.bits)
 
 
 def main(

@@ -28,7 +28,7 @@ from dafh.training.data import UNLABELLED, Data, cached_images, load_data
 from dafh.training.settings import Recipe
 from dafh.training.table_report import write_report
 from dafh.training.train import train
-from dafh.training.validation import CHOICE, FUSED, LOGITS, embed
+from dafh.training.validation import CHOICE, FUSED, LOGITS, embed, hash_outputs
 from dafh.training.weights import WEIGHTS_FILE, load_network
 from dafh.writing import OPEN, written
 
@@ -177,7 +177,7 @@ def _measure(
         images = cached_images(entries, recipe.side, bench.runs / "images")
         outputs = embed(network, images)
         fused[split] = outputs[FUSED]
-        hashes = {bits: outputs[str(bits)] for bits in network.architecture.bits}
+        hashes = hash_outputs(outputs, network.architecture.bits)
         small = np.stack([thumbnail(image) for image in images])
         splits[split] = Rows(tuple(entries), hashes, outputs[LOGITS], small)
     database, query = splits["database"], splits["query"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +39,13 @@ def validate(network: Dafh, data: Data) -> Figures:
         figures[f"map_{name}"] = macro_map(distances(held[name], known[name]), asks, answers)
     codes = [figures[f"map_{bits}"] for bits in network.architecture.bits]
     return {CHOICE: float(np.mean(codes)), **figures}
+
+
+def hash_outputs(
+    outputs: dict[str, NDArray[np.float32]], lengths: Iterable[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Return of what `embed` gave the hash outputs, by length in bits."""
+    return {bits: outputs[str(bits)] for bits in lengths}
 
 
 @torch.no_grad()
