@@ -135,6 +135,31 @@ def test_a_note_is_not_brought_back_by_who_looked_before_it_was_removed(
     quick.close()
 
 
+def test_a_server_whose_clock_was_set_back_delays_a_write_and_does_not_refuse_it(
+    lite_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about, hidden, call = subject("test", "default", "set-back"), 0, lite_connection.call
+
+    def called(stage: str, deadline: Deadline, what: str, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as call
+        nonlocal hidden
+        answer = call(stage, deadline, what, *arguments, **named)
+        if what == "upsert":
+            hidden = 3
+        elif what == "query" and hidden:
+            # What it was told at a time that is still to come.
+            hidden -= 1
+            return []
+        return answer
+
+    monkeypatch.setattr(lite_connection, "call", called)
+    ledger = Ledger(lite_connection)
+    for revision in (1, 2):
+        note = Note(about, "default", f'"{revision}"', revision)
+        ledger.write(note, soon())
+        assert hidden == 0
+        assert ledger.read(about, soon()) == note
+
+
 def test_of_two_notes_that_the_dead_left_the_earliest_counts_and_keys_of_old_are_read(
     lite_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
