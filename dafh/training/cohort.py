@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
+import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dafh.errors import InvalidInput, Reason
+from dafh.deadline import Deadline
+from dafh.errors import InvalidInput, Reason, Unavailable
 from dafh.imaging.decode import REPRESENTATIVE, decode
 
 COLUMNS = (
@@ -32,10 +36,19 @@ SERIES = "series.csv"
 GLANCE = 64
 QUERY = (
     "SELECT SeriesInstanceUID, PatientID, collection_id, Modality, license_short_name, "
-    "series_size_MB FROM index"
+    "series_size_MB, aws_bucket, crdc_series_uuid FROM index"
 )
 #: Of the patients of a class, by the hash of who they are: the rest is the database.
 SPLITS = (("train", 0.6), ("query", 0.7), ("database", 1.0))
+#: Where the buckets of the index are.
+ENDPOINT = "https://s3.amazonaws.com"
+#: Of a request. The program's own ten wait two minutes for a network that is not there.
+RETRIES = 5
+#: What a download may take: seconds, and more of them by the slowest line, in MB/s.
+GRACE_S = 60.0
+SLOWEST = 0.25
+#: So many series one after another that do not come are no accident: there is no network.
+IN_A_ROW = 5
 
 
 class CancerType(BaseModel):
@@ -77,6 +90,8 @@ class Series:
     organ: str
     licence: str
     megabytes: float
+    #: Where its files are: ``s3://BUCKET/FOLDER/*``.
+    source: str
     #: Who it is of, as a digest: the collection's own pseudonym is not passed on.
     group: str
 
@@ -100,10 +115,9 @@ class Index(Protocol):
         """Returns the rows of a query over the table ``index``, as a pandas frame."""
         ...
 
-    @property
-    def download_from_selection(self) -> Callable[..., object]:
-        """Fetches the files of series into a folder."""
-        ...
+
+#: Brings all files of a series into an empty folder, or raises `Unavailable`.
+Download = Callable[[Series, Path, Deadline], None]
 
 
 def read_cohort(path: Path) -> Cohort:
@@ -165,6 +179,7 @@ def _series(row: dict[str, Any], cancer_type: str, kind: CancerType) -> Series:
         organ=kind.organ,
         licence=row["license_short_name"],
         megabytes=float(row["series_size_MB"]),
+        source=f"s3://{row['aws_bucket']}/{row['crdc_series_uuid']}/*",
         group=_digest(row["collection_id"], row["PatientID"])[:16],
     )
 
@@ -194,36 +209,115 @@ def write_series(series: Sequence[Series], out: Path) -> Path:
     return out / SERIES
 
 
+def patients(series: Sequence[Series]) -> dict[str, Counter[str]]:
+    """Count the patients of each class in each split."""
+    counts: dict[str, Counter[str]] = {}
+    for name, split, _ in dict.fromkeys((one.class_name, one.split, one.group) for one in series):
+        counts.setdefault(name, Counter())[split] += 1
+    return counts
+
+
+def download_with(program: str, series: Series, folder: Path, deadline: Deadline) -> None:
+    """Fetch the files of a series with s5cmd.
+
+    ``idc_index`` would start the same program, but only logs that it failed, and waits for ever
+    for a server that says nothing more.
+
+    Raises
+    ------
+    Unavailable
+        SOURCE_UNREADABLE: not all of them came in time.
+    """
+    command = [program, "--no-sign-request", "--log", "error", "--retry-count", str(RETRIES),
+               "--endpoint-url", ENDPOINT, "cp", series.source, "."]  # fmt: skip
+    try:
+        # In the folder, so that what the program says names no path of this machine.
+        answer = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=deadline.remaining("a series was fetched"),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _not_fetched(series, f"it takes longer than {error.timeout:.0f} s") from None
+    if answer.returncode:
+        last = (answer.stderr.splitlines() or ["s5cmd did not say why"])[-1]
+        raise _not_fetched(series, last.removeprefix("ERROR "))
+
+
+def _not_fetched(series: Series, why: str) -> Unavailable:
+    return Unavailable(
+        Reason.SOURCE_UNREADABLE, f"The series {series.uid} cannot be fetched: {why}."
+    )
+
+
 def fetch(
     series: Sequence[Series],
     cohort: Cohort,
-    index: Index,
+    download: Download,
     out: Path,
-    report: Callable[[Series, int], None] = lambda *_: None,
-) -> Path:
+    report: Callable[[str], None] = lambda _: None,
+) -> list[Series]:
     """Fetch each series, keep its best slices, and write the manifest of what was kept.
 
-    A series whose slices are there is not fetched again, so an interrupted call goes on.
+    A series whose slices are there is not fetched again, so an interrupted call goes on. One that
+    does not come is left out of the manifest, and tried again by the next call.
+
+    Returns
+    -------
+    list of Series
+        Those that did not come.
+
+    Raises
+    ------
+    Unavailable
+        SOURCE_UNREADABLE: `IN_A_ROW` series one after another did not come.
     """
     rows: list[dict[str, object]] = []
+    missing: list[Series] = []
+    in_a_row = 0
     for one in series:
         folder = out / one.class_name / _digest("series", one.uid)[:16]
-        if not folder.exists():
-            draft = folder.with_suffix(".part")
-            draft.mkdir(parents=True, exist_ok=True)
-            index.download_from_selection(
-                downloadDir=str(draft), seriesInstanceUID=[one.uid], dirTemplate="", quiet=True
-            )
-            _keep(draft, cohort.slices)
-            draft.replace(folder)
+        try:
+            if not folder.exists():
+                _bring(one, cohort, download, folder)
+        except Unavailable as error:
+            report(f"{one.class_name}: {error}")
+            missing.append(one)
+            in_a_row += 1
+            if in_a_row == IN_A_ROW:
+                raise Unavailable(
+                    Reason.SOURCE_UNREADABLE,
+                    f"{in_a_row} series one after another did not come. {error.message}",
+                    remedy="Look at the network, and at the room on the disk; then run the same "
+                    "command again: it goes on where it was.",
+                    subject="out",
+                ) from None
+            continue
+        in_a_row = 0
         kept = list(_described(one, folder, out))
         rows += kept
-        report(one, len(kept))
+        report(f"{one.class_name}: kept {len(kept)} slices of {one.uid}")
     with (out / MANIFEST).open("w", newline="") as stream:
         table = csv.DictWriter(stream, COLUMNS)
         table.writeheader()
         table.writerows(rows)
-    return out / MANIFEST
+    return missing
+
+
+def _bring(series: Series, cohort: Cohort, download: Download, folder: Path) -> None:
+    """Make the folder of a series, which says that all of the series was looked at."""
+    draft = folder.with_suffix(".part")
+    # What an interrupted call left is not the whole series.
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    download(series, draft, Deadline.after(GRACE_S + series.megabytes / SLOWEST))
+    if not any(draft.rglob("*.dcm")):
+        raise _not_fetched(series, "no file came")
+    _keep(draft, cohort.slices)
+    draft.replace(folder)
 
 
 def _keep(folder: Path, slices: int) -> None:

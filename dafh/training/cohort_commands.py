@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dafh.training.cohort import Series, choose, fetch, read_cohort, write_series
+from dafh.training.cohort import (
+    MANIFEST,
+    SPLITS,
+    Series,
+    choose,
+    download_with,
+    fetch,
+    patients,
+    read_cohort,
+    write_series,
+)
 
+SOME_MISSING = 1
 app = typer.Typer(help="Get labelled images to train and evaluate on.", no_args_is_help=True)
 
 
@@ -31,7 +43,7 @@ def idc(
     """Choose series of the Imaging Data Commons (TCIA) by cancer type and modality; fetch them.
 
     The manifest has the columns that `dafh train` and `dafh evaluate` read. Patients never cross
-    splits.
+    splits. Exits with 1 where series did not come: the same command tries them again.
     """
     # The index takes seconds to load: only for those who choose.
     from idc_index.index import IDCClient
@@ -40,20 +52,37 @@ def idc(
     index = IDCClient()  # type: ignore[no-untyped-call]  # its package gives it no types
     series = choose(wanted, index)
     console = Console(stderr=True)
-    table = Table("class", "series", "patients", "GB")
-    sizes: Counter[str] = Counter()
-    for one in series:
-        sizes[one.class_name] += round(one.megabytes)
-    for name, size in sizes.items():
-        own = [one for one in series if one.class_name == name]
-        people = len({one.group for one in own})
-        table.add_row(name, str(len(own)), str(people), f"{size / 1000:.1f}")
-    console.print(table)
+    show(series, console)
     console.print(f"{len(series)} series: {write_series(series, out)}", soft_wrap=True)
     if choose_only:
         return
+    # No markup: what a server says may hold brackets.
+    report = partial(console.print, soft_wrap=True, markup=False)
+    # The index refuses to load without the program.
+    bring = partial(download_with, str(index.s5cmdPath))
+    missing = fetch(series, wanted, bring, out, report)
+    console.print(f"manifest: {out / MANIFEST}", soft_wrap=True)
+    if missing:
+        console.print(
+            f"{len(missing)} series did not come: run the same command again, it tries only them.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(SOME_MISSING)
 
-    def report(one: Series, kept: int) -> None:
-        console.print(f"{one.class_name}: kept {kept} slices of {one.uid}", soft_wrap=True)
 
-    console.print(f"manifest: {fetch(series, wanted, index, out, report)}", soft_wrap=True)
+def show(series: list[Series], console: Console) -> None:
+    """Print how many patients each class has in each split; warn where there are none."""
+    splits = [split for split, _ in SPLITS]
+    sizes: Counter[str] = Counter()
+    for one in series:
+        sizes[one.class_name] += round(one.megabytes)
+    counts = patients(series)
+    table = Table("class", "patients", *splits, "GB")
+    for name, count in counts.items():
+        row = (count.total(), *(count[split] for split in splits))
+        table.add_row(name, *map(str, row), f"{sizes[name] / 1000:.1f}")
+    console.print(table)
+    for split in splits:
+        without = ", ".join(name for name, count in counts.items() if not count[split])
+        if without:
+            console.print(f"warning: no {split} patients: {without}", soft_wrap=True)
