@@ -1,4 +1,4 @@
-"""Pictures of docs/performance.md: small, of text and lines, and the same for the same figures."""
+"""Pictures of what was measured: small, of text and lines, the same for the same figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.waterfall import Step
+from dafh.evaluation.protocol import OUTSIDE_BAR
 
 BOUND, SERVER, DAFH = "#9a9a9a", "#e0a030", "#2f6fb5"
 COLOURS = {"bound": BOUND, "server": SERVER, "DAFH": DAFH}
@@ -117,6 +118,40 @@ def rivals(found: dict[str, dict[str, Any]], path: Path) -> None:
             axes.set_title(title, fontsize=8, loc="left")
         panels[0].set_yticks(range(len(names)), names)
         panels[0].invert_yaxis()
+
+
+def variants(found: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw quality over time: a line for each length over the sides, and another precision apart.
+
+    Time is a multiple of that of the published side, which is the other precision's too: what ran
+    beside the benchmark made all of them longer.
+    """
+    sides = [one for one in found if one["float_macro_bar"] is not None]
+    others = [one for one in found if one["float_macro_bar"] is None]
+    own = {one["side"] for one in others}
+    base = next((one for one in sides if one["side"] in own), sides[0])
+
+    def times(some: Sequence[dict[str, Any]]) -> list[float]:
+        return [one["milliseconds"] / base["milliseconds"] for one in some]
+
+    with drawn(path, 7, 4.5) as figure:
+        axes = figure.subplots()
+        ceilings = [one["float_macro_bar"] for one in sides]
+        axes.plot(times(sides), ceilings, "k--", label="float cosine")
+        for bits in reversed(sides[0]["macro_bar"]):
+            quality = [one["macro_bar"][bits] for one in sides]
+            (line,) = axes.plot(times(sides), quality, "o-", label=f"{bits} bits")
+            apart = [one["macro_bar"][bits] for one in others]
+            axes.plot(times(others), apart, "x", color=line.get_color())
+        labels = [
+            f"{one['side']}²\n{time:.2f}" for one, time in zip(sides, times(sides), strict=True)
+        ]
+        axes.set_xticks(times(sides), labels)
+        crosses = ", ".join(one["name"] for one in others)
+        axes.set_xlabel(f"side, and time as a multiple of that of {base['side']}² (x: {crosses})")
+        axes.set_ylabel(f"macro MAP@10 without {', '.join(OUTSIDE_BAR)}")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
 
 
 def _bars(

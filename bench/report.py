@@ -29,7 +29,7 @@ def write(kept: Path, page: Path, pages: Path) -> None:
     """Write the page, and beside `pages` its pictures and the page on the gateway."""
     found = {
         name: json.loads((kept / f"{name}.json").read_text())
-        for name in ("gateway", "imaging", "jobs", "rivals")
+        for name in ("gateway", "imaging", "jobs", "rivals", "variants")
     }
     growth = [json.loads(path.read_text()) for path in (kept / "index").glob("growth-*.json")]
     found["growth"] = sorted(growth, key=lambda one: int(one["rows"]))
@@ -41,6 +41,7 @@ def write(kept: Path, page: Path, pages: Path) -> None:
     pictures.concurrency(gateway["concurrency"], ct["bound"]["per_s"], pages / "concurrency.svg")
     pictures.memory(gateway["memory_mib"], gateway["memory_every_s"], pages / "memory.svg")
     pictures.rivals(found["rivals"]["candidates"], pages / "rivals.svg")
+    pictures.variants(found["variants"]["variants"], pages / "variants.svg")
     (pages / "gateway.md").write_text(gateway_page.page(gateway))
     page.write_text(text(found, steps))
 

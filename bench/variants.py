@@ -1,9 +1,11 @@
 """What other image sizes, and another precision, would cost and give: ``python -m bench.variants``.
 
 The shipped weights at several sides in fp32, and at their own side in fp16: macro MAP@10 of a
-corpus's queries beside milliseconds an image on one core, taken by turns in one process. The float
-cosine of the fused features, before any hash head, is the ceiling that codes are held against.
-Writes docs/performance/variants.json and its plot.
+corpus's queries beside milliseconds an image on one core, taken by turns in one process. Other
+programs may run beside it, so times are told as ratios; ``python -m bench.encoder`` measures one
+alone. The float cosine of the fused features, before any hash head, is the ceiling that codes are
+held against. Writes docs/performance/variants.json and its picture; ``python -m bench.report``
+draws that again.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from bench import pictures
 from dafh.codes import BITS
 from dafh.encoding.onnx import MODEL_FILE, OnnxEncoder, open_session
 from dafh.encoding.port import IMAGE, MODEL
@@ -45,7 +47,6 @@ ROUNDS = 100
 WARM_UP = 10
 BATCH = 32
 OUT = Path(__file__).resolve().parent.parent / "docs" / "performance"
-IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Variant:
     name: str
     side: int
     mebibytes: float
-    #: One image, one core, median.
+    #: One image, one core, median; to be held against other variants only.
     milliseconds: float
     #: Bits -> MAP@10 of the queries, macro over all classes of the bar.
     macro_bar: dict[int, float]
@@ -69,8 +70,7 @@ def main(
     version: Annotated[int, typer.Option(help="Model version whose weights to take.")] = 0,
     side: Annotated[list[int] | None, typer.Option(help="Sides in fp32; four of them.")] = None,
     rounds: Annotated[int, typer.Option(help="Images of each time.")] = ROUNDS,
-    out: Annotated[Path, typer.Option(help="Folder of the JSON.")] = OUT,
-    pictures: Annotated[Path, typer.Option(help="Folder of the plot.")] = IMAGES,
+    out: Annotated[Path, typer.Option(help="Folder of the JSON and the picture.")] = OUT,
 ) -> None:
     """Measure the variants of a published version."""
     settings = ModelSettings()
@@ -83,12 +83,12 @@ def main(
             _measured(label, file, taken[label], manifest, root, checkpoint.network)
             for label, file in track(files.items(), "measuring", console=Console(stderr=True))
         ]
-    (out / "variants.json").write_text(
-        json.dumps({"version": int(run.name), "variants": [asdict(one) for one in found]}, indent=2)
-        + "\n"
+    told = json.dumps(
+        {"version": int(run.name), "variants": [asdict(one) for one in found]}, indent=2
     )
-    _draw(found, pictures / "variants.png")
-    Console().print_json(data=[asdict(one) for one in found])
+    (out / "variants.json").write_text(told + "\n")
+    pictures.variants(json.loads(told)["variants"], out / "variants.svg")
+    Console().print_json(told)
 
 
 def _files(
@@ -160,31 +160,6 @@ def _fused(network: Dafh, rows: Rows, side: int) -> NDArray[np.float32]:
         for start in range(0, len(images), BATCH)
     ]
     return np.concatenate(parts)
-
-
-def _draw(found: list[Variant], path: Path) -> None:
-    """Draw quality over time: a line for each length over the sides, and other precisions apart."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    sides = [one for one in found if one.float_macro_bar is not None]
-    others = [one for one in found if one.float_macro_bar is None]
-    times = [one.milliseconds for one in sides]
-    ceilings = [one.float_macro_bar or 0.0 for one in sides]
-    axes.plot(times, ceilings, "k--", label="float cosine")
-    for bits in reversed(BITS):
-        (line,) = axes.plot(
-            times, [one.macro_bar[bits] for one in sides], "o-", label=f"{bits} bits"
-        )
-        for one in others:
-            axes.plot(one.milliseconds, one.macro_bar[bits], "x", color=line.get_color())
-    axes.set_xticks(times, [f"{one.side}²\n{one.milliseconds:.1f} ms" for one in sides])
-    axes.set_xlabel(
-        f"side, and time of an image on one core (x: {', '.join(o.name for o in others)})"
-    )
-    axes.set_ylabel(f"macro MAP@10 without {OUTSIDE_BAR[0]}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,14 @@ from dafh.settings import silence_onnx_runtime
 
 silence_onnx_runtime()
 import onnxruntime  # noqa: E402 - only now may it be imported
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime  # noqa: E402 - as above
 
 #: Key of the file's own metadata that describes the model version as JSON.
 METADATA = "dafh"
 MODEL_FILE = "model.onnx"
 CALIBRATION_FILE = "calibration.json"
+#: What ONNX Runtime makes of a file that is no model.
+NO_MODEL = (runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf)
 
 
 class OnnxEncoder:
@@ -58,8 +61,8 @@ class OnnxEncoder:
         Raises
         ------
         Misconfigured
-            There is no such file, it was not written by `dafh export onnx`, or the calibration is
-            none of this model.
+            There is no such file, it is no ONNX model, it was not written by `dafh export onnx`, or
+            the calibration is none of this model.
         """
         if not path.is_file():
             raise Misconfigured(Reason.MODEL_NOT_FOUND, f"There is no model file {path}.")
@@ -70,7 +73,14 @@ class OnnxEncoder:
     def _open(
         self, path: Path, version: int | None, threads: int, *, calibrated: bool = True
     ) -> None:
-        self._session = open_session(path, threads)
+        try:
+            self._session = open_session(path, threads)
+        except NO_MODEL:
+            raise Misconfigured(
+                Reason.MODEL_NOT_FOUND,
+                f"{path} is no ONNX model, or a damaged one.",
+                remedy="Name a model.onnx that `dafh export onnx` wrote, or a version's number.",
+            ) from None
         described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
         if described is None:
             raise Misconfigured(

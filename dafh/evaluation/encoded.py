@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Rows:
     logits: NDArray[np.float32]
     #: float32 ``[N, THUMBNAIL²]``: what is left where there is no network.
     thumbnails: NDArray[np.float32]
-    #: Reason -> how many images imaging refused, and that are therefore not here.
+    #: Reason -> how many images could not be read, or imaging refused; they are not here.
     refused: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -70,26 +70,38 @@ def encode_manifest(
         if not rows.entries:
             raise InvalidInput(
                 Reason.ARGUMENT_INVALID,
-                f"The manifest has no readable image of the split {split!r}.",
+                f"The manifest has no readable image of the split {split!r}, and "
+                f"{rows.refused.total()} that are refused{listed(rows.refused)}.",
+                remedy="Look at the column split, and at the folder that files are relative to.",
                 subject="manifest",
             )
     return encoded
 
 
 def encode_entries(entries: Sequence[Entry], encoder: Encoder) -> Rows:
-    """Encode images; those that imaging refuses are left out and counted."""
+    """Encode images; those that cannot be read, or imaging refuses, are left out and counted."""
     kept: list[Entry] = []
     images: list[NDArray[np.uint8]] = []
     refused: Counter[str] = Counter()
     for entry in entries:
         try:
-            image = decode(entry.file.read_bytes(), side=encoder.model.side, frame=REPRESENTATIVE)
+            data = entry.file.read_bytes()
+            image = decode(data, side=encoder.model.side, frame=REPRESENTATIVE)
         except InvalidInput as error:
             refused[error.reason.value] += 1
+            continue
+        except OSError:
+            refused[Reason.SOURCE_UNREADABLE.value] += 1
             continue
         kept.append(entry)
         images.append(image.pixels)
     return encode_images(kept, images, encoder, refused)
+
+
+def listed(refused: Mapping[str, int]) -> str:
+    """Return how many were refused for which reason, in brackets; "" where none was."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+    return f" ({reasons})" if reasons else ""
 
 
 def encode_images(

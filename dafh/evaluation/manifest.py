@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dafh.errors import InvalidInput, Reason
+from dafh.errors import InvalidInput, Misconfigured, Reason
 from dafh.imaging.decode import decode
 
 REQUIRED = ("file", "class", "split")
@@ -40,10 +40,9 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
     Raises
     ------
     InvalidInput
-        A required column is missing, or there is no row.
+        It is no CSV in UTF-8, a required column is missing, there is no row, or one has no class.
     """
-    with manifest.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = _rows(manifest)
     missing = [name for name in REQUIRED if rows and name not in rows[0]]
     if missing or not rows:
         raise InvalidInput(
@@ -51,6 +50,14 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
             f"The manifest lacks {', '.join(missing) or 'rows'}.",
             subject="manifest",
         )
+    for number, row in enumerate(rows, 1):
+        if not row["class"].strip():
+            raise InvalidInput(
+                Reason.ARGUMENT_INVALID,
+                f"Row {number} below the header of the manifest has no class.",
+                remedy="Name its class, or take the row out.",
+                subject="manifest",
+            )
     return [
         Entry(
             root / row["file"],
@@ -63,6 +70,22 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
     ]
 
 
+def _rows(manifest: Path) -> list[dict[str, str]]:
+    """Read rows as they are; cells that a row lacks are empty."""
+    try:
+        # With a byte-order mark, as Excel writes it, or without.
+        with manifest.open(encoding="utf-8-sig", newline="") as stream:
+            return list(csv.DictReader(stream, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no CSV in UTF-8"
+        raise InvalidInput(
+            Reason.SOURCE_UNREADABLE,
+            f"The manifest cannot be read: {why}.",
+            remedy=f"Name a CSV file in UTF-8 with the columns {', '.join(REQUIRED)}.",
+            subject="manifest",
+        ) from None
+
+
 def hold_out(entries: list[Entry], share: float) -> tuple[list[Entry], list[Entry]]:
     """Cut a validation part off a split, whole groups at a time, the same on every call.
 
@@ -71,7 +94,8 @@ def hold_out(entries: list[Entry], share: float) -> tuple[list[Entry], list[Entr
     entries
         The split to cut.
     share
-        Share of the groups of each class to hold out, in (0, 1); at least one group.
+        Share of the groups of each class to hold out, in (0, 1); at least one group, and of a
+        class with a single group none.
 
     Returns
     -------
@@ -84,14 +108,28 @@ def hold_out(entries: list[Entry], share: float) -> tuple[list[Entry], list[Entr
     held: set[str] = set()
     for members in groups.values():
         order = sorted(members, key=lambda group: hashlib.sha256(group.encode()).digest())
-        held.update(order[: max(1, round(share * len(order)))])
+        held.update(order[: min(len(order) - 1, max(1, round(share * len(order))))])
     kept = [entry for entry in entries if entry.group not in held]
     return kept, [entry for entry in entries if entry.group in held]
 
 
 def load_images(entries: list[Entry], side: int) -> NDArray[np.uint8]:
-    """Load images as the gateway would see them: uint8 ``[N, 1, side, side]``."""
+    """Load images as the gateway would see them: uint8 ``[N, 1, side, side]``.
+
+    Raises
+    ------
+    Misconfigured
+        An image cannot be used; it is named, for the manifest is of whoever calls.
+    """
     images = np.empty((len(entries), 1, side, side), np.uint8)
     for image, entry in zip(images, entries, strict=True):
-        image[:] = decode(entry.file.read_bytes(), side=side, content_hash=False).pixels
+        try:
+            image[:] = decode(entry.file.read_bytes(), side=side, content_hash=False).pixels
+        except InvalidInput as error:
+            raise Misconfigured(
+                error.reason,
+                f"{entry.file}: {error.message}",
+                remedy="Take its row out of the manifest, or mend the file.",
+                subject="manifest",
+            ) from None
     return images

@@ -22,17 +22,20 @@ PERPLEXITY = 30
 def draw_all(splits: dict[str, Rows], codes: dict[int, Measured], folder: Path) -> list[Path]:
     """Write the pictures of an evaluation as PNG; return their files.
 
-    The matrix and the map are of the longest code.
+    The matrix and the map are of the longest code. A picture that would be empty is not drawn: the
+    curves where no query's class is in the database, the map where all of that looks the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     longest = max(codes)
     database, query = splits["database"], splits["query"]
     rankings: dict[str, Distances] = {f"{bits} bits": by_codes(bits) for bits in codes}
-    pictures = {
-        "neighbours.png": _matrix(codes[longest].neighbours, longest),
-        "precision-recall.png": _curves(database, query, {**rankings, "pixels": by_pixels}),
-        "codes.png": _map(database, longest),
-    }
+    pictures = {"neighbours.png": _matrix(codes[longest].neighbours, longest)}
+    if set(query.classes) & set(database.classes):
+        pictures["precision-recall.png"] = _curves(
+            database, query, {**rankings, "pixels": by_pixels}
+        )
+    if len(np.unique(database.hashes[longest], axis=0)) > 1:
+        pictures["codes.png"] = _map(database, longest)
     for name, figure in pictures.items():
         figure.savefig(folder / name, dpi=110)
     return [folder / name for name in pictures]
@@ -59,7 +62,8 @@ def precision_over_recall(
     """Return the interpolated precision at `RECALLS`, macro average over classes.
 
     Interpolated: the best precision at that recall or beyond (Manning et al., Introduction to
-    Information Retrieval, §8.4). Queries of a class that the database lacks are left out.
+    Information Retrieval, §8.4). Queries of a class that the database lacks are left out; some must
+    be of another.
     """
     order = np.argsort(distances, axis=1, kind="stable")
     relevant = relevance(order, query.classes, database.classes)
@@ -86,7 +90,7 @@ def _curves(database: Rows, query: Rows, rankings: dict[str, Distances]) -> Figu
         curve = precision_over_recall(distances(query, database), query, database)
         axes.plot(RECALLS, curve, label=name)
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1), title="Macro average over classes")
-    axes.legend()
+    axes.legend(loc="lower left")
     return figure
 
 

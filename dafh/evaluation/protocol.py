@@ -37,9 +37,10 @@ class Figures(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    macro: float
+    #: ``None`` where there is nobody who may answer.
+    macro: float | None
     #: `macro` without `OUTSIDE_BAR`.
-    macro_bar: float
+    macro_bar: float | None
     per_class: dict[str, float]
     queries: int
     #: 95 % of bootstrap resamples of query groups lie within; ``None`` where not asked for.
@@ -58,7 +59,7 @@ class Measured(BaseModel):
     hamming_only: Figures | None = None
     #: Rank -> precision.
     precision: dict[int, Figures]
-    #: Every database image asks the database without its own group.
+    #: Every database image asks the database without its own group, if anybody is left there.
     wide: Figures
     #: Modality of the query -> figures.
     per_modality: dict[str, Figures] = {}
@@ -89,18 +90,13 @@ def measure(
     far = distances(query, database)
     order = nearest(far)
     relevant = relevance(order, query.classes, database.classes)
-    within = nearest(distances(database, database), _other_groups(database))
     return Measured(
         map_at_10=_figures(average_precision(relevant), query.classes, query.groups),
         hamming_only=None if unordered is None else _shuffled(unordered, database, query),
         precision={
             rank: _figures(precision_at(relevant, rank), query.classes) for rank in PRECISION_RANKS
         },
-        wide=_figures(
-            average_precision(relevance(within, database.classes, database.classes)),
-            database.classes,
-            database.groups,
-        ),
+        wide=_wide(distances, database),
         per_modality=_per_modality(relevant, query),
         hard_sets=_hard_sets(far, database, query),
         cancer_type=_cancer_type(far, database, query, across=False),
@@ -136,8 +132,8 @@ def _figures(
     barred = {name: value for name, value in per_class.items() if name not in OUTSIDE_BAR}
     inside = ~np.isin(np.asarray(classes, dtype=np.str_), OUTSIDE_BAR)
     figures = Figures(
-        macro=macro(per_class),
-        macro_bar=macro(barred or per_class),
+        macro=macro(per_class) if per_class else None,
+        macro_bar=macro(barred or per_class) if per_class else None,
         per_class=per_class,
         queries=len(values),
     )
@@ -165,10 +161,15 @@ def _shuffled(unordered: Distances, database: Rows, query: Rows) -> Figures:
     return _figures(total / SHUFFLES, query.classes)
 
 
-def _other_groups(rows: Rows) -> NDArray[np.bool_]:
-    groups = np.asarray(rows.groups)
-    other: NDArray[np.bool_] = groups[:, None] != groups[None, :]
-    return other
+def _wide(distances: Distances, database: Rows) -> Figures:
+    classes, groups = np.asarray(database.classes), np.asarray(database.groups)
+    other = groups[:, None] != groups[None, :]
+    # Where all are of one group nobody may answer, and there is nothing to measure.
+    asks = np.flatnonzero(other.any(axis=1))
+    order = nearest(distances(database, database)[asks], other[asks])
+    own = classes[asks].tolist()
+    values = average_precision(relevance(order, own, database.classes))
+    return _figures(values, own, groups[asks].tolist())
 
 
 def _per_modality(relevant: NDArray[np.bool_], query: Rows) -> dict[str, Figures]:

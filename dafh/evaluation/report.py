@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from dafh.encoding.port import Encoder, ModelVersion
 from dafh.evaluation.classifier import Classified, classify_cancer_types, classify_classes
-from dafh.evaluation.encoded import Rows
+from dafh.evaluation.encoded import Rows, listed
 from dafh.evaluation.protocol import (
     Figures,
     Measured,
@@ -42,7 +43,9 @@ class Report(BaseModel):
     model: ModelVersion
     database: int
     queries: int
-    #: Reason -> images that imaging refused.
+    #: Class -> its queries.
+    queries_by_class: dict[str, int]
+    #: Reason -> images that could not be read, or that imaging refused.
     refused: dict[str, int]
     #: Classes with so few query groups that their figure says little.
     few_groups: list[str]
@@ -82,6 +85,7 @@ def report(splits: dict[str, Rows], encoder: Encoder, bits: Sequence[int]) -> Re
         model=model,
         database=len(database.entries),
         queries=len(query.entries),
+        queries_by_class=dict(sorted(Counter(query.classes).items())),
         refused=dict(database.refused + query.refused),
         few_groups=few_groups(query),
         codes={
@@ -111,6 +115,15 @@ def _probabilities_of(
         for length in bits
         if (judged := judge_probabilities(database, query, length, model.calibration))
     }
+
+
+def counts(result: Report) -> str:
+    """Return how many asked and could answer, and how many are not among them, as a sentence."""
+    refused = sum(result.refused.values())
+    return (
+        f"{result.queries} queries asked {result.database} database images; "
+        f"{refused} images were refused{listed(result.refused)}."
+    )
 
 
 def tables(result: Report) -> Iterator[Table]:
@@ -150,7 +163,7 @@ def _summary(columns: dict[str, Measured]) -> Table:
             label = f"{name} queries" if kind == "per_modality" else f"{name} alone"
             rows[label] = [getattr(one, kind)[name] for one in columns.values()]
     for rank in next(iter(columns.values())).precision:
-        rows[f"precision@{rank}"] = [one.precision[rank] for one in columns.values()]
+        rows[f"P@{rank}"] = [one.precision[rank] for one in columns.values()]
     first = rows.pop("query → database")
     table.add_row("query → database", *(_shown(one) for one in first))
     table.add_row("  without lung normal", *(_shown(one, bar=True) for one in first))
@@ -160,9 +173,9 @@ def _summary(columns: dict[str, Measured]) -> Table:
 
 
 def _shown(figures: Figures | None, *, bar: bool = False) -> str:
-    if figures is None:
+    value = None if figures is None else figures.macro_bar if bar else figures.macro
+    if figures is None or value is None:
         return ""
-    value = figures.macro_bar if bar else figures.macro
     between = figures.macro_bar_interval if bar else figures.macro_interval
     return f"{value:.3f}" + (f" ({between[0]:.3f} to {between[1]:.3f})" if between else "")
 

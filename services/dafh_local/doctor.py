@@ -12,7 +12,6 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 from pydantic import BaseModel, ConfigDict
 
 from dafh.encoding.onnx import OnnxEncoder
@@ -52,7 +51,7 @@ CODECS = {
     "PACKBITS": "RLE",
 }
 #: What a damaged version folder makes of itself when it is read.
-DAMAGED = (DafhError, OSError, KeyError, ValueError, Fail, InvalidGraph, InvalidProtobuf)
+DAMAGED = (DafhError, OSError, KeyError, ValueError)
 INSTALL = "Run `pip install 'dafh[local]'` (`make setup` does)."
 
 

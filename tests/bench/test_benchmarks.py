@@ -28,8 +28,7 @@ SHORT: dict[str, str] = {
     "bench.shared_memory": "--turns 1",
     "bench.strangeness": "--manifest MANIFEST --root ROOT --study ROOT/study.toml --runs OUT/runs "
     "--out OUT",
-    "bench.variants": "--manifest MANIFEST --root ROOT --side 96 --rounds 1 --out OUT "
-    "--pictures OUT",
+    "bench.variants": "--manifest MANIFEST --root ROOT --side 96 --rounds 1 --out OUT",
 }
 #: Those that start servers, and what takes a minute.
 STACK = {"bench.gateway", "bench.index", "bench.jobs", "bench.rivals", "bench.shared_memory"}

@@ -15,7 +15,7 @@ from bench.index_page import write_page
 from bench.report import DOCS, KEPT, write
 from bench.waterfall import steps_of
 
-PICTURES = ("concurrency.svg", "memory.svg", "rivals.svg", "waterfall.svg")
+PICTURES = ("concurrency.svg", "memory.svg", "rivals.svg", "variants.svg", "waterfall.svg")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -113,6 +114,14 @@ def test_no_figure_depends_on_the_order_of_the_database() -> None:
     assert flat(one.model_dump()) == pytest.approx(flat(two.model_dump()))
 
 
+def test_where_nobody_may_answer_no_figure_is_made_up() -> None:
+    database, query = rows(30, 1), rows(10, 2)
+    alone = replace(database, entries=tuple(replace(one, group="p") for one in database.entries))
+    wide = measure(alone, query, by_codes(32)).wide
+    assert (wide.macro, wide.macro_bar, wide.macro_interval, wide.queries) == (None, None, None, 0)
+    assert wide.model_dump(mode="json", exclude_none=True) == {"per_class": {}, "queries": 0}
+
+
 def test_hamming_only_is_the_mean_over_orders_of_ties() -> None:
     entries = tuple(Entry(Path(f"{n}"), name, "", f"{n}") for n, name in enumerate("ab"))
     same = np.ones((2, 16), np.float32)
@@ -120,6 +129,7 @@ def test_hamming_only_is_the_mean_over_orders_of_ties() -> None:
     query = Rows(entries[:1], {16: same[:1]}, same[:1], same[:1])
     measured = measure(database, query, by_codes(16), by_codes(16, ties=False))
     assert measured.hamming_only is not None
+    assert measured.hamming_only.macro is not None
     # The one relevant case ties for ranks 1 and 2: AP is 1 or 1/2.
     assert 0.55 < measured.hamming_only.macro < 0.95
 

@@ -10,13 +10,13 @@ import pytest
 
 from dafh.codes import BITS
 from dafh.settings import CHECKOUT
-from guide.evaluation import KEPT, slim
+from guide.evaluation import CARD, KEPT, SHIPPED, class_table, slim, with_table
 
 from .test_figures import page
 
 #: Model version -> figures.
 EVALUATIONS: dict[str, Any] = json.loads(KEPT.read_text())
-FIRST, SECOND = EVALUATIONS["1"], EVALUATIONS["2"]
+FIRST, SECOND = EVALUATIONS["1"], EVALUATIONS[SHIPPED]
 LENGTHS = [str(bits) for bits in BITS]
 #: Strangers that are pydicom's own test files.
 PYDICOM = "pydicom's files"
@@ -103,6 +103,16 @@ def sentences() -> list[str]:
 @pytest.mark.parametrize("sentence", sentences())
 def test_the_model_card_says_what_was_measured(sentence: str) -> None:
     assert sentence in page("docs/model-card.md")
+
+
+def test_the_model_card_tells_every_class_as_it_was_measured() -> None:
+    table = class_table(EVALUATIONS[SHIPPED])
+    assert with_table(CARD.read_text(), table) == CARD.read_text()
+    assert table.count("\n") == 2 + 21
+    queries = SECOND["queries_by_class"]
+    assert queries.keys() == SECOND["64"]["map_at_10"]["per_class"].keys()
+    assert sum(queries.values()) == SECOND["queries"]
+    assert f"| ct_kidney_tumor \\* | {queries['ct_kidney_tumor']} | " in table
 
 
 def test_version_1_is_told_as_it_was_measured() -> None:
