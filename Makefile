@@ -8,6 +8,8 @@ DURATION ?= 600
 
 # A folder with manifest.csv (file, class, split, group, …) and the images that it names.
 CORPUS ?= ../shared/corpus
+# Where `make table` and `make strangers` keep their outcomes: each corpus needs a folder of its own.
+RESULTS ?=
 LABELLED = --manifest "$(CORPUS)/manifest.csv" --root "$(CORPUS)"
 
 VENV := .venv
@@ -75,10 +77,10 @@ evaluate: $(EVERYTHING) ## Measure the shipped model on CORPUS (manifest.csv and
 	$(BIN)/dafh evaluate $(LABELLED) --json out/evaluation/figures.json --plots out/evaluation
 
 table: $(EVERYTHING) ## Compare methods on CORPUS; goes on where it stopped. Hours; ROWS="paper csq" for some.
-	$(BIN)/python -m dafh.training.table $(LABELLED) $(ROWS:%=--row %)
+	$(BIN)/python -m dafh.training.table $(LABELLED) $(ROWS:%=--row %) $(RESULTS:%=--results %)
 
 strangers: $(EVERYTHING) ## See on CORPUS whether classes never seen are noticed; goes on where it stopped.
-	$(BIN)/python -m dafh.training.strangers $(LABELLED) $(FOLDS:%=--fold %)
+	$(BIN)/python -m dafh.training.strangers $(LABELLED) $(FOLDS:%=--fold %) $(RESULTS:%=--results %)
 
 lint: $(EVERYTHING) ## Check format, style, types, import arrows and the contract.
 	$(BIN)/ruff format --check .

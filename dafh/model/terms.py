@@ -42,6 +42,12 @@ class Targets:
     #: int64 ``[N]``: which source image each is a view of.
     images: Tensor
 
+    def to(self, device: torch.device) -> Targets:
+        """Return the same where the network is."""
+        return Targets(
+            self.labels.to(device), self.blended.to(device), self.share, self.images.to(device)
+        )
+
     def mixed(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a loss of labels over the labelled views, shared between the two classes."""
         known = self.labels >= 0

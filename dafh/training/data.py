@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dafh.errors import InvalidInput, Misconfigured, Reason
 from dafh.evaluation.manifest import Entry, hold_out, load_images
 from dafh.imaging.image import IMAGING_VERSION
 from dafh.imaging.phantom import phantom_images
@@ -34,6 +35,13 @@ class Data:
     held_labels: NDArray[np.int64]
     #: Of each held-out image: patient, near-duplicates.
     held_groups: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Return what is different for other classes, images or labels, as hexadecimal digits."""
+        whole = hashlib.sha256("\0".join(self.classes).encode())
+        for part in (self.images, self.labels, self.held_images, self.held_labels):
+            whole.update(np.ascontiguousarray(part).data)
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +67,15 @@ def load_data(entries: Sequence[Entry], recipe: Recipe, cache: Path) -> Data:
         How to train.
     cache
         Folder of decoded images.
+
+    Raises
+    ------
+    InvalidInput
+        There are no entries, nothing can be held out of them, or a class is left without images.
     """
     kept, held = hold_out(list(entries), recipe.validation)
     classes = tuple(sorted({entry.class_name for entry in entries}))
+    _check(classes, kept, held)
     images = cached_images(kept, recipe.side, cache)
     labels = _numbers(kept, classes)
     images = np.concatenate(
@@ -71,6 +85,21 @@ def load_data(entries: Sequence[Entry], recipe: Recipe, cache: Path) -> Data:
     held_images = cached_images(held, recipe.side, cache)
     groups = tuple(entry.group for entry in held)
     return Data(classes, images, labels, held_images, _numbers(held, classes), groups)
+
+
+def _check(classes: Sequence[str], kept: Sequence[Entry], held: Sequence[Entry]) -> None:
+    """Refuse what nothing can be learnt from."""
+    left = {entry.class_name for entry in kept}
+    missing = [name for name in classes if name not in left]
+    said = ""
+    if not classes:
+        said = 'No row has the split "train".'
+    elif not held:
+        said = "Nothing can be held out to choose by: no class has images of two groups."
+    elif missing:
+        said = f"With a validation part held out, no image is left of {', '.join(missing)}."
+    if said:
+        raise InvalidInput(Reason.ARGUMENT_INVALID, said, subject="manifest")
 
 
 def _numbers(entries: Sequence[Entry], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -86,7 +115,12 @@ def cached_images(entries: Sequence[Entry], side: int, cache: Path) -> NDArray[n
     """
     digest = hashlib.sha256(f"{IMAGING_VERSION} {side}".encode())
     for entry in entries:
-        about = entry.file.stat()
+        try:
+            about = entry.file.stat()
+        except OSError as error:
+            raise Misconfigured(
+                Reason.SOURCE_UNREADABLE, f"An image of the manifest cannot be read: {error}"
+            ) from None
         digest.update(f"\0{entry.file}\0{about.st_size}\0{about.st_mtime_ns}".encode())
     return _mapped(
         cache / f"{digest.hexdigest()[:24]}.npy", lambda: load_images(list(entries), side)

@@ -22,6 +22,7 @@ from dafh.model.network import STAGES, Dafh
 from dafh.model.terms import Targets
 from dafh.training.augment import augment
 from dafh.training.data import UNLABELLED, Data, draw_twice
+from dafh.training.device import autocast, best_device
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.validation import BATCH, Figures, validate
@@ -46,6 +47,7 @@ def refit(
         return
     started = time.monotonic()
     network, classes, side = load_network(weights)
+    network.to(best_device())
     features = _features(network, data, recipe, stage, run / FEATURES_FILE)
     _train(network, features, data, recipe, stage)
     _steepen(network, features[-1][data.labels != UNLABELLED])
@@ -79,7 +81,7 @@ def _features(
 @torch.no_grad()
 def _pool(network: Dafh, images: Tensor) -> NDArray[np.float16]:
     device = next(network.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         pooled = torch.cat(network.pool(images.to(device)), dim=1)
     features: NDArray[np.float16] = pooled.cpu().half().numpy()
     return features
@@ -90,7 +92,8 @@ def _train(
 ) -> None:
     torch.manual_seed(recipe.seed * 100_003 + recipe.epochs)
     random = np.random.default_rng([recipe.seed, recipe.epochs])
-    objective = Objective(len(data.classes), network.architecture.bits, stage.weights)
+    device = next(network.parameters()).device
+    objective = Objective(len(data.classes), network.architecture.bits, stage.weights).to(device)
     learnt = (network.project, network.fuse, network.heads, network.classifier, objective)
     optimizer = torch.optim.AdamW(
         [parameter for module in learnt for parameter in module.parameters()],
@@ -105,10 +108,10 @@ def _train(
         for sources in draw_twice(data, stage.batch, stage.unlabelled, random):
             views = random.integers(0, len(features), len(sources))
             pooled = torch.from_numpy(features[views, sources].astype(np.float32))
-            fused = network.meet(torch.split(pooled, widths, dim=1))
+            fused = network.meet(torch.split(pooled.to(device), widths, dim=1))
             labels = torch.from_numpy(data.labels[sources])
             targets = Targets(labels, labels, 1.0, torch.from_numpy(sources))
-            loss = total(objective(network.tell(fused), targets))
+            loss = total(objective(network.tell(fused), targets.to(device)))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             optimizer.step()
@@ -127,7 +130,8 @@ def _steepen(network: Dafh, features: NDArray[np.float16]) -> None:
         return
     widths = [STAGES[place] for place in network.stages]
     pooled = torch.from_numpy(features.astype(np.float32))
-    fused = network.meet(torch.split(pooled, widths, dim=1))
+    device = next(network.parameters()).device
+    fused = network.meet(torch.split(pooled.to(device), widths, dim=1))
     for head in network.heads:
         assert isinstance(head, HashHead)  # noqa: S101 - for the type checker
         assert isinstance(head.squash, Ptanh)  # noqa: S101 - as well

@@ -14,6 +14,8 @@ def _known(weights: dict[str, float]) -> dict[str, float]:
     unknown = sorted(set(weights) - set(TERMS))
     if unknown:
         raise ValueError(f"no such terms: {', '.join(unknown)}; there are {', '.join(TERMS)}")
+    if not any(weights.values()):
+        raise ValueError("no term has a weight, so there is nothing to learn by")
     return weights
 
 

@@ -25,8 +25,9 @@ from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import Strangeness, judge_strangeness
 from dafh.model.network import Dafh
 from dafh.training.data import UNLABELLED, Data, cached_images, load_data
+from dafh.training.device import Precision, best_device, precision
 from dafh.training.settings import Recipe
-from dafh.training.table import Bench
+from dafh.training.table import Bench, named
 from dafh.training.train import train
 from dafh.training.validation import embed, hash_outputs
 from dafh.training.weights import WEIGHTS_FILE, load_network
@@ -64,6 +65,10 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     fold: str
+    #: Digest of the images that were asked, and what the network was trained by, and in.
+    corpus: str
+    precision: Precision
+    recipe: dict[str, Any]
     left_out: list[str]
     #: Out-of-distribution score beyond which an image is called strange.
     threshold: float
@@ -77,7 +82,7 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
     """Train a fold's network and ask it; a finished one is read from its file."""
     path = bench.results / f"{name}.json"
     if path.exists():
-        return Outcome.model_validate_json(path.read_text())
+        return Outcome.model_validate(bench.read(path))
     fold, recipe = study.folds[name], Recipe.model_validate(study.recipe)
     data, network = fold_network(fold, bench.runs / name, recipe, bench)
     seen = data.labels != UNLABELLED
@@ -93,6 +98,9 @@ def run_fold(name: str, study: Study, bench: Bench) -> Outcome:
     own = np.quantile(known, 1 - FALSE_ALARMS)
     outcome = Outcome(
         fold=name,
+        corpus=bench.corpus(),
+        precision=precision(best_device()),
+        recipe=recipe.model_dump(mode="json"),
         left_out=sorted({one.class_name for one in asked if fold.holds(one)}),
         threshold=fitted.threshold,
         found=judge_strangeness(known, strangers, fitted.threshold),
@@ -128,7 +136,7 @@ def main(
     declared = Study.model_validate(tomllib.loads(study.read_text()))
     bench = Bench(manifest=manifest, root=root, runs=runs, results=results)
     console = Console()
-    for name in fold or list(declared.folds):
+    for name in named(fold, declared.folds, "fold"):
         outcome = run_fold(name, declared, bench)
         found = outcome.found
         console.print(

@@ -8,8 +8,10 @@ made over many days and machines. ``--report`` only writes what the files say.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +21,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
+from dafh.errors import FailedPrecondition, Reason
 from dafh.evaluation.encoded import Rows, thumbnail
 from dafh.evaluation.feature_codes import itq, lsh
 from dafh.evaluation.manifest import Entry, read_manifest
 from dafh.evaluation.metrics import average_precision, cosine_distances, nearest, relevance
 from dafh.evaluation.protocol import Distances, Figures, by_codes, by_pixels, measure
 from dafh.training.data import UNLABELLED, Data, cached_images, load_data
+from dafh.training.device import Precision, best_device, precision
 from dafh.training.settings import Recipe
 from dafh.training.table_report import write_report
 from dafh.training.train import train
@@ -82,6 +86,10 @@ class Result(BaseModel):
 
     row: str
     seed: int
+    #: Digest of the database and query images that it was measured on.
+    corpus: str
+    #: What it was trained in, which depends on the processor.
+    precision: Precision
     #: Number of the chosen setting (0: as published) and what validation said of each.
     setting: int
     tuning: list[float]
@@ -111,6 +119,32 @@ class Bench(BaseModel):
         known = read_manifest(self.manifest, self.root)
         return [entry for entry in known if entry.split == split]
 
+    def corpus(self) -> str:
+        """Return a digest of what is asked and who may answer: files, classes, groups, in order."""
+        asked = [
+            (str(one.file.relative_to(self.root)), one.class_name, one.group, one.split)
+            for one in (*self.entries("database"), *self.entries("query"))
+        ]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """Return what a finished run or fold left in a file.
+
+        Raises
+        ------
+        FailedPrecondition
+            It was measured on other images.
+        """
+        found: dict[str, Any] = json.loads(path.read_text())
+        if found["corpus"] != self.corpus():
+            raise FailedPrecondition(
+                Reason.SETTING_INVALID,
+                f"{path} is of another corpus, so nothing may be said of it beside this one.",
+                remedy="Name another folder with --results (make: RESULTS=FOLDER).",
+                subject="results",
+            )
+        return found
+
 
 def run_row(name: str, declared: Declared, bench: Bench) -> None:
     """Tune and train one row; what has a result is left alone."""
@@ -127,7 +161,8 @@ def run_row(name: str, declared: Declared, bench: Bench) -> None:
         data = _train(run, recipe, bench)
         query, wide, values = _measure(run, recipe, data, bench, row)
         result = Result(
-            row=name, seed=seed, setting=best, tuning=tuning,
+            row=name, seed=seed, corpus=bench.corpus(), precision=precision(best_device()),
+            setting=best, tuning=tuning,
             recipe=recipe.model_dump(mode="json"), validation=_last_validation(run),
             seconds=round(sum(line.get("seconds", 0) for line in _history(run)), 1),
             query=query, wide=wide, average_precision=values,
@@ -243,12 +278,41 @@ def main(
     declared = Declared.model_validate(tomllib.loads(table.read_text()))
     bench = Bench(manifest=manifest, root=root, runs=runs, results=results)
     console = Console(stderr=True)
-    about = {name: one.about for name, one in declared.rows.items()}
-    for name in [] if report else row or list(declared.rows):
+    chosen = named(row, declared.rows, "row")
+    report_table(declared, bench)
+    for name in [] if report else chosen:
         console.print(f"row {name}: {declared.rows[name].about}")
         run_row(name, declared, bench)
-        write_report(about, bench.entries("query"), results)
-    write_report(about, bench.entries("query"), results)
+        report_table(declared, bench)
+
+
+def report_table(declared: Declared, bench: Bench) -> None:
+    """Write what all finished runs say."""
+    found = {
+        name: [
+            bench.read(path)
+            for path in sorted(bench.results.glob(f"{name}-*.json"))
+            if path.stem.rpartition("-")[0] == name
+        ]
+        for name in declared.rows
+    }
+    about = {name: one.about for name, one in declared.rows.items()}
+    write_report(about, found, bench.entries("query"), bench.results)
+
+
+def named(asked: Sequence[str] | None, declared: Iterable[str], option: str) -> list[str]:
+    """Return the declared names that were asked for, all where none was.
+
+    Raises
+    ------
+    typer.BadParameter
+        One is not declared.
+    """
+    known = list(declared)
+    for name in asked or ():
+        if name not in known:
+            raise typer.BadParameter(f"{name}; there are {', '.join(known)}", param_hint=option)
+    return list(asked or known)
 
 
 if __name__ == "__main__":

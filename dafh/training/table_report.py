@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,26 @@ REPORT_FILE = "README.md"
 SHIPPED = "shipped"
 
 
-def write_report(rows: Mapping[str, str], query: Sequence[Entry], results: Path) -> None:
+def write_report(
+    rows: Mapping[str, str],
+    found: Mapping[str, list[Any]],
+    query: Sequence[Entry],
+    results: Path,
+) -> None:
     """Write `REPORT_FILE` beside the results; rows without a result are named as such.
 
     Parameters
     ----------
     rows
         Name -> what it is, for people.
+    found
+        Name -> finished runs.
     query
         The rows of the split query.
     results
         Folder of the finished runs.
     """
-    found = {
-        name: [json.loads(path.read_text()) for path in sorted(results.glob(f"{name}-*.json"))
-               if path.stem.rpartition("-")[0] == name]
-        for name in rows
-    }  # fmt: skip
+    ours = found.get(SHIPPED, [])
     lines = [
         "# Methods compared",
         "",
@@ -45,8 +47,8 @@ def write_report(rows: Mapping[str, str], query: Sequence[Entry], results: Path)
         "",
         "Difference: the shipped recipe minus the row, the mean over the row's code lengths, with "
         "the 95 % interval of a paired bootstrap over query groups; an interval that holds 0 is a "
-        "tie. It says how sure the difference is for other queries, not for other trainings: "
-        "seeds of one row differ by up to 0.03 at a length.",
+        "tie. It says how sure the difference is for other queries, not for other trainings. "
+        f"{_spread(ours)}",
         "",
         "Names after a colon: rankings of the row's fused features, of no length (float), or by "
         "codes that are made of them (itq, lsh); of thumbnails (pixels).",
@@ -55,15 +57,47 @@ def write_report(rows: Mapping[str, str], query: Sequence[Entry], results: Path)
         + " | seeds | difference |",
         "|---|---|" + "---|" * (len(BITS) + 2),
     ]  # fmt: skip
-    ours = found.get(SHIPPED, [])
-    for name, runs in found.items():
+    for name in rows:
+        runs = found.get(name, [])
         if not runs:
             lines.append(f"| {name} | {rows[name]} |" + " |" * len(BITS) + " not run yet | |")
             continue
         for kind in ("", "itq-", "lsh-", "float", "pixels"):
-            lines += _line(name, rows[name], kind, runs, ours, query)
+            lines += _line(name, _told(rows[name], runs), kind, runs, ours, query)
     results.mkdir(parents=True, exist_ok=True)
     (results / REPORT_FILE).write_text("\n".join(lines) + "\n")
+
+
+def _spread(runs: list[Any]) -> str:
+    """Say how far a row's seeds are from each other."""
+    if len(runs) < 2:
+        return "How much another seed would change is not known."
+    each = [_bars(run) for run in runs]
+    widest = [max(one[bits] for one in each) - min(one[bits] for one in each) for bits in each[0]]
+    said = " / ".join(f"{gap:.3f}" for gap in widest)
+    means = [float(np.mean(list(one.values()))) for one in each]
+    return (
+        f"The {len(runs)} seeds of the shipped recipe are {said} apart at "
+        f"{' / '.join(each[0])} bits, {max(means) - min(means):.3f} in the mean: "
+        "what differs by less, of one seed each, may be chance."
+    )
+
+
+def _bars(run: dict[str, Any]) -> dict[str, float]:
+    """Return macro MAP@10 by each code length that a run has."""
+    return {str(bits): run["query"][str(bits)]["macro_bar"] for bits in BITS
+            if str(bits) in run["query"]}  # fmt: skip
+
+
+def _told(about: str, runs: list[Any]) -> str:
+    """Say what a row is, how it departs from the published setting, and what it was trained in."""
+    recipe = runs[0]["recipe"]
+    if runs[0]["setting"]:
+        weights = ", ".join(f"{name} {weight:g}" for name, weight in recipe["weights"].items())
+        about += f"; chosen by validation: {weights}, rate {recipe['learning_rate']:g}"
+    if {run["precision"] for run in runs} == {"32-true"}:
+        about += "; trained in float32, the others in bfloat16"
+    return about
 
 
 def _line(

@@ -10,16 +10,19 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric, seed_everything
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dafh.errors import InvalidInput, Reason
 from dafh.model.losses import Objective, total
 from dafh.model.network import Dafh
 from dafh.model.terms import Targets
 from dafh.training.augment import augment, blend
 from dafh.training.curves import draw_curves
 from dafh.training.data import UNLABELLED, Batch, Data, draw, steps_per_epoch
+from dafh.training.device import best_device, precision
 from dafh.training.rate import learning_rate
 from dafh.training.refit import refit
 from dafh.training.settings import Recipe
@@ -30,6 +33,8 @@ from dafh.writing import OPEN, written
 METRICS_FILE = "metrics.jsonl"
 STATE_FILE = "last.pt"
 MOST_GRADIENT = 5.0
+#: Settings that a run may be gone on with in another form: how long, and what comes after.
+MAY_CHANGE = ("epochs", "patience", "refit")
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -67,14 +72,20 @@ def train(
         Called with each epoch's figures.
     init
         Weights (safetensors) of a network of the same shape to start from.
+
+    Raises
+    ------
+    InvalidInput
+        The folder has a run of other images or of another recipe, or `init` is none of this
+        network's weights.
     """
     run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     seed_everything(recipe.seed, verbose=False)
     learner = Learner(data, recipe)
     if init is not None:
-        learner.start_from(load_file(init))
+        learner.start_from(_weights(init))
     history = _resume(run, learner)
+    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     for epoch in range(len(history), recipe.epochs):
         if exhausted(history, recipe):
             break
@@ -108,10 +119,27 @@ def warming_average(most: float) -> Callable[[Tensors, Tensors, Tensor | int], N
     return follow
 
 
+def hasten(block: nn.Module) -> None:
+    """Let a block of MONAI's EfficientNet compute the same in fewer operations, a fifth faster.
+
+    Its swish becomes one operation instead of two, and a convolution that is padded alike on all
+    sides pads by itself instead of taking a padded copy. What is exported stays MONAI's.
+    """
+    if not hasattr(block, "_swish"):
+        return
+    block._swish = nn.SiLU()
+    padder = getattr(block, "_depthwise_conv_padding", None)
+    if isinstance(padder, nn.ConstantPad2d) and len(set(padder.padding)) == 1:
+        assert isinstance(block._depthwise_conv, nn.Conv2d)  # noqa: S101 - for the type checker
+        block._depthwise_conv.padding = padder.padding[:2]
+        block._depthwise_conv_padding = nn.Identity()
+
+
 def exhausted(history: list[Figures], recipe: Recipe) -> bool:
     """Say whether the last `patience` validations brought nothing better."""
     chosen = [figures[CHOICE] for figures in history if CHOICE in figures]
-    return len(chosen) > recipe.patience and max(chosen[-recipe.patience :]) < max(chosen)
+    late = chosen[-recipe.patience :]
+    return len(chosen) > recipe.patience and max(late) <= max(chosen[: -recipe.patience])
 
 
 class Learner:
@@ -127,12 +155,11 @@ class Learner:
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
-        self.fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
+        device = best_device()
+        self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision(device))
         network = Dafh(len(data.classes), recipe.architecture)
         for module in network.modules():
-            if hasattr(module, "_swish"):
-                # MONAI's two operations in one: a tenth less time. What is exported keeps the two.
-                module._swish = nn.SiLU()
+            hasten(module)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         self.objective = Objective(len(data.classes), recipe.architecture.bits, recipe.weights).to(
             self.fabric.device
@@ -161,8 +188,22 @@ class Learner:
         return averaged
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Start from the weights of another network of the same shape."""
-        self.network.load_state_dict(weights)
+        """Start from the weights of another network of the same shape.
+
+        Raises
+        ------
+        InvalidInput
+            They are of another network.
+        """
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise InvalidInput(
+                Reason.SETTING_INVALID,
+                f"The weights to start from are another network's: {error}",
+                remedy="The recipe's architecture and the number of classes must be theirs.",
+                subject="init",
+            ) from None
         self.averaged = self._average()
 
     def parts(self) -> dict[str, Stateful]:
@@ -189,8 +230,9 @@ class Learner:
                 )
             side = self.recipe.small_side if progress < self.recipe.small_share else None
             images, targets = views(batch, self.recipe, generator, side)
-            outputs = self.wrapped(images.to(self.fabric.device))
-            terms: dict[str, Tensor] = self.objective(outputs, targets)
+            device = self.fabric.device
+            outputs = self.wrapped(images.to(device))
+            terms: dict[str, Tensor] = self.objective(outputs, targets.to(device))
             self.optimizer.zero_grad()
             self.fabric.backward(total(terms))
             self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=MOST_GRADIENT)
@@ -224,10 +266,27 @@ def views(
     )
 
 
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InvalidInput(
+            Reason.SETTING_INVALID, f"No weights to start from: {error}", subject="init"
+        ) from None
+
+
+def _begun(learner: Learner) -> dict[str, str]:
+    """Return what an interrupted run must have been begun with to be gone on with."""
+    return {
+        "recipe": learner.recipe.model_dump_json(exclude=set(MAY_CHANGE)),
+        "images": learner.data.digest(),
+    }
+
+
 def _save_state(run: Path, learner: Learner, history: list[Figures]) -> None:
     states = {name: part.state_dict() for name, part in learner.parts().items()}
     with written(run / STATE_FILE, OPEN) as stream:
-        torch.save({"history": history, **states}, stream)
+        torch.save({"history": history, "begun": _begun(learner), **states}, stream)
     with written(run / METRICS_FILE, OPEN) as stream:
         stream.writelines(f"{json.dumps(figures)}\n".encode() for figures in history)
 
@@ -238,6 +297,16 @@ def _resume(run: Path, learner: Learner) -> list[Figures]:
     if not path.exists():
         return []
     saved = torch.load(path, map_location="cpu", weights_only=True)
+    begun: dict[str, str] = saved.get("begun", {})
+    other = [name for name, now in _begun(learner).items() if begun.get(name) != now]
+    if other:
+        raise InvalidInput(
+            Reason.SETTING_INVALID,
+            f"The run in that folder was begun with other settings or data ({', '.join(other)}).",
+            remedy="Name another folder. Its recipe.json says what it was begun with; only "
+            f"{', '.join(MAY_CHANGE)} may differ.",
+            subject="run",
+        )
     for name, part in learner.parts().items():
         part.load_state_dict(saved[name])
     history: list[Figures] = saved["history"]

@@ -42,6 +42,22 @@ def test_every_term_teaches_what_it_reads(term: str) -> None:
     assert given.fused.grad is None
 
 
+# The margin of "classes" is a library's, which makes tensors by default and then moves them.
+@pytest.mark.parametrize("term", sorted(TERMS.keys() - {"classes"}))
+def test_every_term_computes_where_its_inputs_are(term: str) -> None:
+    """What a term makes must not be where torch puts it by default: here `meta`, for a GPU."""
+    objective = Objective(3, BITS, {term: 1.0})
+    given, shown = outputs(8), targets([0, 0, 1, 1, 2, 2, -1, 0], [0, 1, 2, 3, 4, 5, 6, 0])
+    with torch.device("meta"):
+        terms = objective(given, shown)
+    assert terms[term].device.type == "cpu"
+
+
+def test_targets_follow_the_network() -> None:
+    moved = targets([0, 1]).to(torch.device("meta"))
+    assert {part.device.type for part in (moved.labels, moved.blended, moved.images)} == {"meta"}
+
+
 @pytest.mark.parametrize("term", PUBLISHED)
 def test_codes_of_one_class_each_cost_less_than_codes_at_random(term: str) -> None:
     labels = [0, 0, 1, 1, 2, 2]

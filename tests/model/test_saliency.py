@@ -18,9 +18,9 @@ SIDE = 128
 RADIUS = 7
 
 
-def network() -> Dafh:
+def network(seed: int = 0) -> Dafh:
     """Return a network that explains by contribution."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return Dafh(21, Architecture(explanation=Explanation.CONTRIBUTION)).eval()
 
 
@@ -61,19 +61,26 @@ def organs(count: int, side: int) -> np.ndarray:
     return pictures
 
 
-def test_a_planted_bright_lesion_attracts_the_map(learnt: Dafh) -> None:
+def gains(asked: Dafh) -> np.ndarray:
+    """Return how much more of the map is near a planted bright lesion than was there before it."""
     images = organs(24, SIDE)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     cells = SIDE // 8
-    gains = []
-    for number, (image, before) in enumerate(zip(images, maps(learnt, images), strict=True)):
+    more = np.empty(len(images))
+    for number, (image, before) in enumerate(zip(images, maps(asked, images), strict=True)):
         row, column = np.random.default_rng(number).integers(SIDE // 3, 2 * SIDE // 3, 2)
         disc = (rows - row) ** 2 + (columns - column) ** 2 <= RADIUS**2
         planted = np.where(disc, 255, image[0]).astype(np.uint8)
-        after = maps(learnt, planted[None, None])[0]
+        after = maps(asked, planted[None, None])[0]
         near = np.zeros((cells, cells), bool)
         top, left = max(row // 8 - 1, 0), max(column // 8 - 1, 0)
         near[top : top + 3, left : left + 3] = True
-        gains.append(after[near].mean() / after.mean() - before[near].mean() / before.mean())
-    assert np.mean(np.array(gains) > 0) >= 0.9
-    assert np.mean(gains) > 0.5
+        more[number] = after[near].mean() / after.mean() - before[near].mean() / before.mean()
+    return more
+
+
+def test_a_planted_bright_lesion_attracts_the_map(learnt: Dafh) -> None:
+    """By what was learnt: networks with random weights see it too, but much less."""
+    ours = gains(learnt)
+    assert np.mean(ours > 0) >= 0.9
+    assert ours.mean() > 2 * max(gains(network(seed)).mean() for seed in range(4))

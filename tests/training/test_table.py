@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import tomllib
@@ -8,12 +9,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import typer
 
+from dafh.errors import FailedPrecondition
 from dafh.evaluation.feature_codes import itq, lsh
 from dafh.evaluation.metrics import code_distances, macro_map
 from dafh.settings import CHECKOUT
 from dafh.training.settings import Recipe
-from dafh.training.table import Bench, Declared, Result, result_file, run_row
+from dafh.training.table import (
+    Bench,
+    Declared,
+    Result,
+    Row,
+    named,
+    report_table,
+    result_file,
+    run_row,
+)
 from dafh.training.table_report import REPORT_FILE, write_report
 
 TINY = Declared.model_validate(
@@ -82,8 +94,8 @@ def test_a_run_that_has_a_result_is_not_run_again(finished: Bench) -> None:
 
 
 def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None:
-    about = {name: row.about for name, row in TINY.rows.items()} | {"later": "not yet"}
-    write_report(about, finished.entries("query"), finished.results)
+    later = TINY.rows | {"later": Row(about="not yet")}
+    report_table(TINY.model_copy(update={"rows": later}), finished)
     lines = (finished.results / REPORT_FILE).read_text().splitlines()
     table = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
     assert "not run yet" in table["later"]
@@ -91,7 +103,8 @@ def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None
     assert {"shipped: itq", "shipped: lsh", "shipped: float", "shipped: pixels"} <= set(table)
     result = json.loads(result_file(finished, "dpsh", 7).read_text())
     assert f"{result['query']['64']['macro_bar']:.3f}" in table["dpsh"]
-    assert "| theirs |" in table["dpsh"]
+    chosen = f"; chosen by validation: dpsh 1, rate {result['recipe']['learning_rate']:g}"
+    assert (chosen in table["dpsh"]) == (result["setting"] == 1)
     ours = json.loads(result_file(finished, "shipped", 7).read_text())
     gap = [
         ours["query"][bits]["macro_bar"] - result["query"][bits]["macro_bar"]
@@ -101,6 +114,34 @@ def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None
     one = json.loads(result_file(finished, "separate", 7).read_text())
     gap = ours["query"]["16"]["macro_bar"] - one["query"]["16"]["macro_bar"]
     assert f"{gap:+.3f} (" in table["separate"]
+
+
+def test_results_of_another_corpus_are_told_apart_and_not_reported(
+    finished: Bench, tmp_path: Path
+) -> None:
+    """Even where the same images come in another order: answers are kept by their place."""
+    head, *rows = finished.manifest.read_text().splitlines()
+    other = tmp_path / "manifest.csv"
+    other.write_text("\n".join([head, *reversed(rows)]))
+    before = (finished.results / REPORT_FILE).read_bytes()
+    with pytest.raises(FailedPrecondition, match="of another corpus"):
+        report_table(TINY, finished.model_copy(update={"manifest": other}))
+    assert (finished.results / REPORT_FILE).read_bytes() == before
+
+
+def test_seeds_are_said_to_differ_by_what_they_differ(finished: Bench) -> None:
+    run = json.loads(result_file(finished, "shipped", 7).read_text())
+    other = copy.deepcopy(run)
+    other["query"]["48"]["macro_bar"] += 0.5
+    write_report({"shipped": "ours"}, {"shipped": [run, other]}, finished.entries("query"),
+                 finished.results)  # fmt: skip
+    assert "0.000 / 0.000 / 0.500 / 0.000 apart" in (finished.results / REPORT_FILE).read_text()
+
+
+def test_a_row_that_is_not_declared_is_refused() -> None:
+    with pytest.raises(typer.BadParameter, match="there are shipped, separate, dpsh"):
+        named(["papr"], TINY.rows, "row")
+    assert named(None, TINY.rows, "row") == list(TINY.rows)
 
 
 def test_the_committed_table_is_one_that_can_be_run() -> None:

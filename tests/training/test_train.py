@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import copy
 import csv
+import dataclasses
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -11,14 +17,17 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from dafh.errors import InvalidInput, Misconfigured
 from dafh.evaluation.manifest import Entry, hold_out, read_manifest
+from dafh.model.network import Architecture, Dafh
 from dafh.settings import CHECKOUT
 from dafh.training.data import UNLABELLED, cached_images, draw, draw_twice, load_data, noise
+from dafh.training.device import precision
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
-from dafh.training.train import Learner, exhausted, train, views
+from dafh.training.train import Learner, exhausted, hasten, train, views
 from dafh.training.validation import CHOICE, Figures
 from dafh.training.weights import WEIGHTS_FILE, load_network
 
@@ -71,6 +80,115 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert (tmp_path / "cut" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    """By signal 9, as the out-of-memory killer does: nothing gets to clean up."""
+    config = tmp_path / "recipe.toml"
+    recipe = RECIPE.model_dump(include=RECIPE.model_fields_set)
+    config.write_text("\n".join(f"{name} = {value}" for name, value in recipe.items()))
+    root = entries[0].file.parent
+    command = [str(Path(sys.executable).with_name("dafh")), "train", f"--config={config}",
+               f"--manifest={root / 'manifest.csv'}", f"--root={root}"]  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([*command, f"--run={whole}"], check=True, timeout=300)
+    with subprocess.Popen([*command, f"--run={cut}"]) as training:
+        while not (cut / "last.pt").exists() and training.poll() is None:
+            time.sleep(0.01)
+        training.kill()
+    assert training.returncode == -signal.SIGKILL
+    subprocess.run([*command, f"--run={cut}"], check=True, timeout=300)
+    assert (cut / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
+
+
+def test_a_run_is_gone_on_with_by_its_own_recipe_and_images_alone(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    """Else its recipe.json tells of weights that it did not make."""
+    run = tmp_path / "run"
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    train(data, run, RECIPE.model_copy(update={"epochs": 1}))
+    before = (run / "recipe.json").read_bytes()
+    renamed = dataclasses.replace(data, classes=("class0", "other"))
+    for images, recipe, what in (
+        (data, RECIPE.model_copy(update={"batch": 4}), r"\(recipe\)"),
+        (renamed, RECIPE, r"\(images\)"),
+    ):
+        with pytest.raises(InvalidInput, match=what):
+            train(images, run, recipe)
+        assert (run / "recipe.json").read_bytes() == before
+    train(data, run, RECIPE)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == RECIPE.epochs
+
+
+def test_weights_that_are_none_of_this_network_are_refused(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    init = tmp_path / "weights.safetensors"
+    init.write_bytes(b"no weights")
+    with pytest.raises(InvalidInput, match="No weights to start from"):
+        train(data, tmp_path / "run", RECIPE, init=init)
+    save_file({"project.weight": torch.zeros(2)}, init)
+    with pytest.raises(InvalidInput, match="another network's"):
+        train(data, tmp_path / "run", RECIPE, init=init)
+
+
+def test_what_nothing_can_be_learnt_from_is_refused(entries: list[Entry], tmp_path: Path) -> None:
+    alone = [dataclasses.replace(one, group=one.class_name) for one in entries]
+    _, held = hold_out(entries, RECIPE.validation)
+    in_validation = [*entries, dataclasses.replace(held[0], class_name="rare")]
+    for given, said in (
+        ([], 'No row has the split "train"'),
+        (alone, "Nothing can be held out"),
+        (in_validation, "no image is left of rare"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            load_data(given, RECIPE, tmp_path)
+
+
+def test_a_class_of_one_group_is_learnt_and_not_held_out(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    single = [dataclasses.replace(one, group="g" if one.class_name == "class1" else one.group)
+              for one in entries]  # fmt: skip
+    data = load_data(single, RECIPE, tmp_path)
+    assert (data.labels == 1).sum() == 12
+    assert 1 not in data.held_labels
+
+
+def test_an_image_that_cannot_be_used_is_named(entries: list[Entry], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    for file in (broken, tmp_path / "missing.png"):
+        given = [*entries, dataclasses.replace(entries[0], file=file, group="new")]
+        with pytest.raises(Misconfigured, match=file.name):
+            cached_images(given, 32, tmp_path / "images")
+
+
+def test_faster_operations_compute_the_same() -> None:
+    plain = Dafh(2, Architecture()).eval()
+    fast = copy.deepcopy(plain)
+    for module in fast.modules():
+        hasten(module)
+    assert not any("ConstantPad2d" in str(module) for name, module in fast.named_modules()
+                   if name.endswith("0.0._depthwise_conv_padding"))  # fmt: skip
+    shown = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), np.uint8))
+    with torch.no_grad():
+        torch.testing.assert_close(fast(shown).fused, plain(shown).fused)
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"), [("AVX2", "32-true"), ("AVX512", "bf16-mixed"), ("DEFAULT", "32-true")]
+)
+def test_a_processor_without_bfloat16_trains_in_float32(
+    able: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: able)
+    assert precision(torch.device("cpu")) == expected
+    assert precision(torch.device("cuda")) == "bf16-mixed"
+
+
 def test_a_run_can_start_from_the_weights_of_another(entries: list[Entry], tmp_path: Path) -> None:
     data = load_data(entries, RECIPE, tmp_path / "images")
     train(data, tmp_path / "first", RECIPE.model_copy(update={"epochs": 1}))
@@ -104,6 +222,7 @@ def test_a_run_ends_early_where_validation_stays_below_its_best() -> None:
     assert not exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}], recipe)
     assert exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}, {"seconds": 1.0}, {CHOICE: 0.3}], recipe)
     assert not exhausted([{CHOICE: 0.5}, {CHOICE: 0.4}, {CHOICE: 0.6}], recipe)
+    assert exhausted([{CHOICE: 0.5}] * 3, recipe)
 
 
 def test_the_learning_rate_rises_then_falls_to_its_least() -> None:
@@ -190,6 +309,8 @@ def test_an_image_is_decoded_once(
 def test_a_recipe_with_an_unknown_term_is_refused() -> None:
     with pytest.raises(ValidationError, match="no such terms: magic"):
         Recipe(weights={"magic": 1.0})
+    with pytest.raises(ValidationError, match="nothing to learn by"):
+        Recipe(weights={"views": 0.0})
 
 
 def test_a_group_is_never_split_between_training_and_validation(entries: list[Entry]) -> None:
