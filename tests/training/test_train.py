@@ -80,6 +80,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert (tmp_path / "cut" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
     entries: list[Entry], tmp_path: Path
 ) -> None:
