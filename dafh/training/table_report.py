@@ -96,7 +96,7 @@ def _told(about: str, runs: list[Any]) -> str:
         weights = ", ".join(f"{name} {weight:g}" for name, weight in recipe["weights"].items())
         about += f"; chosen by validation: {weights}, rate {recipe['learning_rate']:g}"
     if {run["precision"] for run in runs} == {"32-true"}:
-        about += "; trained in float32, the others in bfloat16"
+        about += "; trained in float32"
     return about
 
 

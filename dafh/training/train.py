@@ -155,6 +155,11 @@ class Learner:
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
+        #: What an interrupted run must have been begun with to be gone on with.
+        self.begun = {
+            "recipe": recipe.model_dump_json(exclude=set(MAY_CHANGE)),
+            "images": data.digest(),
+        }
         device = best_device()
         self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision(device))
         network = Dafh(len(data.classes), recipe.architecture)
@@ -275,18 +280,10 @@ def _weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _begun(learner: Learner) -> dict[str, str]:
-    """Return what an interrupted run must have been begun with to be gone on with."""
-    return {
-        "recipe": learner.recipe.model_dump_json(exclude=set(MAY_CHANGE)),
-        "images": learner.data.digest(),
-    }
-
-
 def _save_state(run: Path, learner: Learner, history: list[Figures]) -> None:
     states = {name: part.state_dict() for name, part in learner.parts().items()}
     with written(run / STATE_FILE, OPEN) as stream:
-        torch.save({"history": history, "begun": _begun(learner), **states}, stream)
+        torch.save({"history": history, "begun": learner.begun, **states}, stream)
     with written(run / METRICS_FILE, OPEN) as stream:
         stream.writelines(f"{json.dumps(figures)}\n".encode() for figures in history)
 
@@ -298,7 +295,7 @@ def _resume(run: Path, learner: Learner) -> list[Figures]:
         return []
     saved = torch.load(path, map_location="cpu", weights_only=True)
     begun: dict[str, str] = saved.get("begun", {})
-    other = [name for name, now in _begun(learner).items() if begun.get(name) != now]
+    other = [name for name, now in learner.begun.items() if begun.get(name) != now]
     if other:
         raise InvalidInput(
             Reason.SETTING_INVALID,
