@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Self
 
@@ -81,25 +80,19 @@ class OnnxEncoder:
                 f"{path} is no ONNX model, or a damaged one.",
                 remedy="Name a model.onnx that `dafh export onnx` wrote, or a version's number.",
             ) from None
-        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        if described is None:
-            raise Misconfigured(
-                Reason.MODEL_NOT_FOUND,
-                f"{path} does not describe itself as a model of DAFH.",
-                remedy="Write it with `dafh export onnx`.",
-            )
-        update: dict[str, object] = {} if version is None else {"version": version}
-        fitted = path.with_name(CALIBRATION_FILE)
+        described = self._session.get_modelmeta().custom_metadata_map.get(METADATA, "")
         try:
-            if calibrated and (fitted.is_file() or version is not None):
-                update["calibration"] = Calibration.model_validate_json(fitted.read_bytes())
-            self._model = ModelVersion.model_validate({**json.loads(described), **update})
+            model = ModelVersion.model_validate_json(described)
         except ValidationError:
             raise Misconfigured(
                 Reason.MODEL_NOT_FOUND,
-                f"{fitted} is no calibration of the model beside it, or of another release.",
-                remedy="Fit it with `dafh export calibration`.",
+                f"{path} does not describe itself as a model of this release of DAFH.",
+                remedy="Write it with `dafh export onnx`.",
             ) from None
+        self._model = model if version is None else model.model_copy(update={"version": version})
+        fitted = path.with_name(CALIBRATION_FILE)
+        if calibrated and (fitted.is_file() or version is not None):
+            self._model = with_calibration(self._model, fitted)
 
     @property
     def model(self) -> ModelVersion:
@@ -121,6 +114,25 @@ class OnnxEncoder:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def with_calibration(model: ModelVersion, fitted: Path) -> ModelVersion:
+    """Return a model version with what was fitted for it.
+
+    Raises
+    ------
+    Misconfigured
+        The file is no calibration, or none of this model.
+    """
+    try:
+        calibration = Calibration.model_validate_json(fitted.read_bytes())
+        return ModelVersion.model_validate({**model.model_dump(), "calibration": calibration})
+    except (OSError, ValidationError):
+        raise Misconfigured(
+            Reason.MODEL_NOT_FOUND,
+            f"{fitted} is no calibration of the model beside it, or of another release.",
+            remedy="Fit it with `dafh export calibration`.",
+        ) from None
 
 
 def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:

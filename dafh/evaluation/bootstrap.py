@@ -17,7 +17,8 @@ def interval(
     """Return the percentile interval of the macro average of `values`.
 
     Groups (patients, near-duplicates) are drawn with replacement within each class, as many as
-    there are: images of a group come and go together, and no class vanishes. A class of one group
+    there are: images that a class has of a group come and go together, and no class vanishes. A
+    patient whose images are of several classes is drawn for each by itself. A class of one group
     does not vary, so the interval knows nothing of what another patient would have brought.
 
     Parameters

@@ -31,6 +31,7 @@ from dafh.evaluation.metrics import TOP, code_distances, nearest
 #: Hits of each held-out image that the curves are fitted on. Held-out images are too few to stand
 #: for an archive: a class has about a sixth of the images that it has in one of a few thousand, so
 #: that ten hits there reach as far as two or three here, and further ones are forced to be wrong.
+#: Chosen after ten had given large errors on the corpus's queries (docs/model-card.md, Trust).
 NEAREST = 3
 #: What weights may be, the smaller the less: `C` of the logistic regression.
 STRENGTHS = tuple(10.0**power for power in np.arange(-4, 2, 0.1).tolist())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dafh.deadline import Deadline
 from dafh.encoding.port import Encoder
 from dafh.errors import InvalidInput, Reason
-from dafh.evaluation.manifest import Entry, read_manifest
+from dafh.evaluation.manifest import Entry, in_no_order, read_manifest
 from dafh.imaging.decode import REPRESENTATIVE, decode
 
 BATCH = 32
@@ -24,7 +24,7 @@ THUMBNAIL = 32
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Encoded images, in the order of the manifest."""
+    """Encoded images."""
 
     entries: tuple[Entry, ...]
     #: bits -> hash outputs, float32 ``[N, bits]``.
@@ -61,7 +61,7 @@ def encode_manifest(
     InvalidInput
         A column is missing, or a split has no image that can be read.
     """
-    entries = read_manifest(manifest, root)
+    entries = in_no_order(read_manifest(manifest, root), root)
     encoded = {
         split: encode_entries([entry for entry in entries if entry.split == split], encoder)
         for split in splits

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,19 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
         )
         for row in rows
     ]
+
+
+def in_no_order(entries: Sequence[Entry], root: Path) -> list[Entry]:
+    """Return entries ordered by a digest of their file's path below `root`.
+
+    Of equal codes the first answers. Manifests are sorted by class, most of them, and an archive
+    is not: it has its cases by primary key.
+    """
+
+    def digest(entry: Entry) -> bytes:
+        return hashlib.sha256(os.path.relpath(entry.file, root).encode()).digest()
+
+    return sorted(entries, key=digest)
 
 
 def _rows(manifest: Path) -> list[dict[str, str]]:

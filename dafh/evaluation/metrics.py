@@ -88,8 +88,9 @@ def nearest(
 ) -> NDArray[np.int64]:
     """Return the places of each query's first hits, nearest first, int64 ``[Q, at most TOP]``.
 
-    Equal distances keep the order of the database. What is not allowed, bool ``[Q, N]``, is not
-    ranked; where fewer than `TOP` are allowed, the rest of the row is -1.
+    Equal distances keep the order of the database, which must not be sorted by class. What is not
+    allowed, bool ``[Q, N]``, is not ranked; where fewer than `TOP` are allowed, the rest of the row
+    is -1.
     """
     open_to = distances if allowed is None else np.where(allowed, distances, np.inf)
     order = np.argsort(open_to, axis=1, kind="stable")[:, :TOP]

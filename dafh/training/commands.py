@@ -47,7 +47,7 @@ def train(
     def report(figures: dict[str, float]) -> None:
         words = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
         if "epoch" in figures:
-            left = (recipe.epochs - 1 - figures["epoch"]) * figures["seconds"] / 60
+            left = recipe.epochs_left(int(figures["epoch"])) * figures["seconds"] / 60
             words = f"of {recipe.epochs}: {words}; {left:.0f} min left"
         console.print(words, soft_wrap=True)
 

@@ -6,6 +6,7 @@ the whole stage takes a minute.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -26,55 +27,56 @@ from dafh.training.device import autocast, best_device
 from dafh.training.rate import learning_rate
 from dafh.training.settings import Recipe, Refit
 from dafh.training.validation import BATCH, Figures, validate
-from dafh.training.weights import WEIGHTS_FILE, described, load_network, save_weights
+from dafh.training.weights import (
+    FIRST_STAGE_FILE,
+    WEIGHTS_FILE,
+    described,
+    load_network,
+    save_weights,
+)
 from dafh.writing import OPEN, written
 
-STAGE = "refit"
-FEATURES_FILE = "features.npy"
 FIGURES_FILE = "refit.json"
 
 
 def refit(
     data: Data, run: Path, recipe: Recipe, report: Callable[[Figures], None] = lambda _: None
 ) -> None:
-    """Train the second stage on the weights that the first one left, and write them again.
+    """Make the run's weights of those that its first stage left: by the second, if there is one.
 
-    Nothing happens where that is done already. Features are kept in the run folder; killed during
-    the training itself, the stage starts again.
+    Nothing happens where they are made of these weights by this stage already. Killed, the stage
+    starts again: it takes minutes.
     """
-    stage, weights = recipe.refit, run / WEIGHTS_FILE
-    if stage is None or described(weights).get("stage") == STAGE:
+    first, weights, stage = run / FIRST_STAGE_FILE, run / WEIGHTS_FILE, recipe.refit
+    how = stage.model_dump_json() if stage else ""
+    made_from = hashlib.sha256(first.read_bytes() + how.encode()).hexdigest()
+    if weights.exists() and described(weights).get("made_from") == made_from:
         return
     started = time.monotonic()
-    network, classes, side = load_network(weights)
-    network.to(best_device())
-    features = _features(network, data, recipe, stage, run / FEATURES_FILE)
-    _train(network, features, data, recipe, stage)
-    _steepen(network, features[-1][data.labels != UNLABELLED])
-    figures = validate(network, data)
-    figures["seconds"] = time.monotonic() - started
-    (run / FIGURES_FILE).write_text(json.dumps(figures, indent=2) + "\n")
-    save_weights(weights, network, classes, side, STAGE)
-    report(figures)
+    network, classes, side = load_network(first)
+    if stage is not None:
+        network.to(best_device())
+        features = _features(network, data, recipe, stage)
+        _train(network, features, data, recipe, stage)
+        _steepen(network, features[-1][data.labels != UNLABELLED])
+        figures = validate(network, data)
+        figures["seconds"] = time.monotonic() - started
+        with written(run / FIGURES_FILE, OPEN) as stream:
+            stream.write(f"{json.dumps(figures, indent=2)}\n".encode())
+        report(figures)
+    save_weights(weights, network, classes, side, made_from)
 
 
-def _features(
-    network: Dafh, data: Data, recipe: Recipe, stage: Refit, path: Path
-) -> NDArray[np.float16]:
+def _features(network: Dafh, data: Data, recipe: Recipe, stage: Refit) -> NDArray[np.float16]:
     """Return pooled features ``[views + 1, N, channels]``, of the unchanged images last."""
     channels = sum(STAGES[place] for place in network.stages)
-    shape = (stage.views + 1, len(data.images), channels)
-    if not path.exists():
-        generator = torch.Generator().manual_seed(recipe.seed * 100_043)
-        kept = np.empty(shape, np.float16)
-        for view in range(stage.views + 1):
-            for start in range(0, len(data.images), BATCH):
-                images = torch.from_numpy(np.array(data.images[start : start + BATCH]))
-                shown = augment(images, generator) if view < stage.views else images
-                kept[view, start : start + BATCH] = _pool(network, shown)
-        with written(path, OPEN) as stream:
-            np.save(stream, kept)
-    features: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    generator = torch.Generator().manual_seed(recipe.seed * 100_043)
+    features = np.empty((stage.views + 1, len(data.images), channels), np.float16)
+    for view in range(stage.views + 1):
+        for start in range(0, len(data.images), BATCH):
+            images = torch.from_numpy(np.array(data.images[start : start + BATCH]))
+            shown = augment(images, generator) if view < stage.views else images
+            features[view, start : start + BATCH] = _pool(network, shown)
     return features
 
 

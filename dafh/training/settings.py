@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from dafh.model.losses import TERMS
 from dafh.model.network import Architecture
 
+#: A run's own copy of its recipe.
+RECIPE_FILE = "recipe.json"
+
 
 def _known(weights: dict[str, float]) -> dict[str, float]:
     unknown = sorted(set(weights) - set(TERMS))
@@ -101,3 +104,14 @@ class Recipe(BaseModel):
         "views": 0.15,
         "neighbours": 0.3,
     }
+
+    def side_at(self, progress: float) -> int:
+        """Return the side that the network sees after a share of the first stage, in [0, 1)."""
+        if self.small_side is None or progress >= self.small_share:
+            return self.side
+        return self.small_side
+
+    def epochs_left(self, done: int) -> float:
+        """Return how often the time of an epoch, by its number, the later ones will take."""
+        pixels = [self.side_at(epoch / self.epochs) ** 2 for epoch in range(self.epochs)]
+        return sum(pixels[done + 1 :]) / pixels[done]

@@ -24,7 +24,7 @@ from rich.console import Console
 from dafh.errors import FailedPrecondition, Reason
 from dafh.evaluation.encoded import Rows, thumbnail
 from dafh.evaluation.feature_codes import itq, lsh
-from dafh.evaluation.manifest import Entry, read_manifest
+from dafh.evaluation.manifest import Entry, in_no_order, read_manifest
 from dafh.evaluation.metrics import average_precision, cosine_distances, nearest, relevance
 from dafh.evaluation.protocol import Distances, Figures, by_codes, by_pixels, measure
 from dafh.training.data import UNLABELLED, Data, cached_images, load_data
@@ -94,8 +94,9 @@ class Result(BaseModel):
     setting: int
     tuning: list[float]
     recipe: dict[str, Any]
+    #: Of its first stage, whose best epoch is the one that was kept.
     validation: dict[str, float]
-    #: Of its epochs; tuning is not in it.
+    #: Of the first stage's epochs; neither tuning nor the second stage is in it.
     seconds: float
     #: Ranking ("64", "float", "itq-32", "pixels") -> figures on query -> database, and wide.
     query: dict[str, Figures]
@@ -163,7 +164,7 @@ def run_row(name: str, declared: Declared, bench: Bench) -> None:
         result = Result(
             row=name, seed=seed, corpus=bench.corpus(), precision=precision(best_device()),
             setting=best, tuning=tuning,
-            recipe=recipe.model_dump(mode="json"), validation=_last_validation(run),
+            recipe=recipe.model_dump(mode="json"), validation=_best_validation(run),
             seconds=round(sum(line.get("seconds", 0) for line in _history(run)), 1),
             query=query, wide=wide, average_precision=values,
         )  # fmt: skip
@@ -183,7 +184,7 @@ def _tune(name: str, settings: list[dict[str, Any]], epochs: int, bench: Bench) 
         recipe = Recipe.model_validate({**setting, "epochs": epochs, "refit": None})
         run = bench.runs / f"{name}-setting-{number}"
         _train(run, recipe, bench)
-        said.append(round(_last_validation(run)[CHOICE], 4))
+        said.append(round(_best_validation(run)[CHOICE], 4))
     return said
 
 
@@ -193,7 +194,7 @@ def _train(run: Path, recipe: Recipe, bench: Bench) -> Data:
     return data
 
 
-def _last_validation(run: Path) -> dict[str, float]:
+def _best_validation(run: Path) -> dict[str, float]:
     lines = [line for line in _history(run) if CHOICE in line]
     return max(lines, key=lambda line: line[CHOICE])
 
@@ -208,7 +209,10 @@ def _measure(
     network, _, _ = load_network(run / WEIGHTS_FILE)
     splits, fused = {}, {}
     for split in ("database", "query"):
+        # Queries keep their order: their values are compared from run to run, pair by pair.
         entries = bench.entries(split)
+        if split == "database":
+            entries = in_no_order(entries, bench.root)
         images = cached_images(entries, recipe.side, bench.runs / "images")
         outputs = embed(network, images)
         fused[split] = outputs[FUSED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -25,13 +26,14 @@ from dafh.training.data import UNLABELLED, Batch, Data, draw, steps_per_epoch
 from dafh.training.device import best_device, precision
 from dafh.training.rate import learning_rate
 from dafh.training.refit import refit
-from dafh.training.settings import Recipe
+from dafh.training.settings import RECIPE_FILE, Recipe
 from dafh.training.validation import CHOICE, Figures, validate
-from dafh.training.weights import WEIGHTS_FILE, save_weights
+from dafh.training.weights import FIRST_STAGE_FILE, save_weights
 from dafh.writing import OPEN, written
 
 METRICS_FILE = "metrics.jsonl"
 STATE_FILE = "last.pt"
+BEGUN_FILE = "begun.json"
 MOST_GRADIENT = 5.0
 #: Settings that a run may be gone on with in another form: how long, and what comes after.
 MAY_CHANGE = ("epochs", "patience", "refit")
@@ -76,16 +78,18 @@ def train(
     Raises
     ------
     InvalidInput
-        The folder has a run of other images or of another recipe, or `init` is none of this
-        network's weights.
+        The folder has a run of other images, of another recipe, in another precision or from other
+        weights, or `init` is none of this network's weights.
     """
     run.mkdir(parents=True, exist_ok=True)
     seed_everything(recipe.seed, verbose=False)
     learner = Learner(data, recipe)
     if init is not None:
         learner.start_from(_weights(init))
+    _begin(run, learner, init)
     history = _resume(run, learner)
-    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+    with written(run / RECIPE_FILE, OPEN) as stream:
+        stream.write(f"{recipe.model_dump_json(indent=2)}\n".encode())
     for epoch in range(len(history), recipe.epochs):
         if exhausted(history, recipe):
             break
@@ -94,14 +98,14 @@ def train(
         if (epoch + 1) % recipe.validate_every == 0 or epoch == recipe.epochs - 1:
             figures |= validate(learner.best, data)
             if figures[CHOICE] >= max((past.get(CHOICE, 0.0) for past in history), default=0.0):
-                save_weights(run / WEIGHTS_FILE, learner.best, data.classes, recipe.side)
+                save_weights(run / FIRST_STAGE_FILE, learner.best, data.classes, recipe.side)
         figures["seconds"] = time.monotonic() - started
         history.append(figures)
         _save_state(run, learner, history)
-        draw_curves(history, run / "curves.png")
+        _tell(run, history)
         report(figures)
-    if not (run / WEIGHTS_FILE).exists():
-        save_weights(run / WEIGHTS_FILE, learner.network, data.classes, recipe.side)
+    if not (run / FIRST_STAGE_FILE).exists():
+        save_weights(run / FIRST_STAGE_FILE, learner.network, data.classes, recipe.side)
     refit(data, run, recipe, report)
 
 
@@ -155,11 +159,6 @@ class Learner:
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
-        #: What an interrupted run must have been begun with to be gone on with.
-        self.begun = {
-            "recipe": recipe.model_dump_json(exclude=set(MAY_CHANGE)),
-            "images": data.digest(),
-        }
         device = best_device()
         self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision(device))
         network = Dafh(len(data.classes), recipe.architecture)
@@ -233,7 +232,7 @@ class Learner:
                 group["lr"] = learning_rate(
                     self.recipe.learning_rate, self.recipe.warm_up, progress
                 )
-            side = self.recipe.small_side if progress < self.recipe.small_share else None
+            side = self.recipe.side_at(progress)
             images, targets = views(batch, self.recipe, generator, side)
             device = self.fabric.device
             outputs = self.wrapped(images.to(device))
@@ -280,12 +279,41 @@ def _weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def _begin(run: Path, learner: Learner, init: Path | None) -> None:
+    """Write down what a run is begun with; refuse to go on with one that had something else."""
+    recipe = learner.recipe.model_dump(mode="json", exclude=set(MAY_CHANGE))
+    now = {
+        "recipe": recipe,
+        "images": learner.data.digest(),
+        "precision": precision(learner.fabric.device),
+        "init": None if init is None else hashlib.sha256(init.read_bytes()).hexdigest(),
+    }
+    path = run / BEGUN_FILE
+    if not path.exists() and not (run / STATE_FILE).exists():
+        with written(path, OPEN) as stream:
+            stream.write(f"{json.dumps(now, indent=2)}\n".encode())
+    begun = json.loads(path.read_text()) if path.exists() else {}
+    other = [name for name, value in now.items() if name not in begun or begun[name] != value]
+    if other:
+        raise InvalidInput(
+            Reason.SETTING_INVALID,
+            f"The run in that folder was begun otherwise ({', '.join(other)}).",
+            remedy=f"Name another folder. Its {BEGUN_FILE} says what it was begun with; only "
+            f"{', '.join(MAY_CHANGE)} may differ.",
+            subject="run",
+        )
+
+
 def _save_state(run: Path, learner: Learner, history: list[Figures]) -> None:
     states = {name: part.state_dict() for name, part in learner.parts().items()}
     with written(run / STATE_FILE, OPEN) as stream:
-        torch.save({"history": history, "begun": learner.begun, **states}, stream)
+        torch.save({"history": history, **states}, stream)
+
+
+def _tell(run: Path, history: list[Figures]) -> None:
     with written(run / METRICS_FILE, OPEN) as stream:
         stream.writelines(f"{json.dumps(figures)}\n".encode() for figures in history)
+    draw_curves(history, run / "curves.png")
 
 
 def _resume(run: Path, learner: Learner) -> list[Figures]:
@@ -294,17 +322,9 @@ def _resume(run: Path, learner: Learner) -> list[Figures]:
     if not path.exists():
         return []
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    begun: dict[str, str] = saved.get("begun", {})
-    other = [name for name, now in learner.begun.items() if begun.get(name) != now]
-    if other:
-        raise InvalidInput(
-            Reason.SETTING_INVALID,
-            f"The run in that folder was begun with other settings or data ({', '.join(other)}).",
-            remedy="Name another folder. Its recipe.json says what it was begun with; only "
-            f"{', '.join(MAY_CHANGE)} may differ.",
-            subject="run",
-        )
     for name, part in learner.parts().items():
         part.load_state_dict(saved[name])
     history: list[Figures] = saved["history"]
+    # It may have been killed after it had saved its state, and before it told of it.
+    _tell(run, history)
     return history

@@ -12,18 +12,20 @@ from dafh.model.network import Architecture, Dafh
 from dafh.writing import OPEN, written
 
 WEIGHTS_FILE = "model.safetensors"
+#: Of a run, as its first stage leaves them.
+FIRST_STAGE_FILE = "first-stage.safetensors"
 
 
 def save_weights(
-    path: Path, network: Dafh, classes: tuple[str, ...], side: int, stage: str = ""
+    path: Path, network: Dafh, classes: tuple[str, ...], side: int, made_from: str = ""
 ) -> None:
-    """Write a network; the file is whole or not there."""
+    """Write a network, and what tells of which weights it was made; the file is whole or absent."""
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     described = {
         "classes": json.dumps(classes),
         "side": str(side),
         "architecture": network.architecture.model_dump_json(),
-        "stage": stage,
+        "made_from": made_from,
     }
     with written(path, OPEN) as stream:
         stream.write(save(weights, metadata=described))

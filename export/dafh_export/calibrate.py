@@ -4,26 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from dafh.encoding.calibration import Calibration
 from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, OnnxEncoder
 from dafh.errors import InvalidInput, Reason
 from dafh.evaluation.calibration import NEAREST, fit
 from dafh.evaluation.encoded import encode_entries
 from dafh.evaluation.manifest import hold_out, read_manifest
+from dafh.training.settings import RECIPE_FILE, Recipe
 from dafh.writing import OPEN, written
 
 
-def calibrate(run: Path, manifest: Path, root: Path, validation: float) -> Calibration:
+def calibrate(run: Path, manifest: Path, root: Path) -> Calibration:
     """Fit on the train split, of which the run held a part out; write it beside the model.
+
+    How large a part, the run's own recipe says.
 
     Raises
     ------
     InvalidInput
-        An image cannot be read, or the images are too few to fit anything on.
+        The run has no recipe, an image cannot be read, or images are too few to fit anything on.
     """
+    try:
+        share = Recipe.model_validate_json((run / RECIPE_FILE).read_bytes()).validation
+    except (OSError, ValidationError):
+        raise InvalidInput(
+            Reason.ARGUMENT_INVALID,
+            f"{run} has no {RECIPE_FILE}, so nobody knows which images the network was not shown.",
+            remedy="Name a folder that `dafh train` wrote.",
+            subject="run",
+        ) from None
     entries = [entry for entry in read_manifest(manifest, root) if entry.split == "train"]
     encoder = OnnxEncoder.of_file(run / MODEL_FILE, calibrated=False)
-    learnt, held = (encode_entries(part, encoder) for part in hold_out(entries, validation))
+    learnt, held = (encode_entries(part, encoder) for part in hold_out(entries, share))
     refused = learnt.refused + held.refused
     if refused:
         raise InvalidInput(

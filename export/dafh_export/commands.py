@@ -39,12 +39,11 @@ def calibration_command(
     run: Annotated[Path, typer.Option(help="Folder with checkpoint and ONNX.", exists=True)],
     manifest: Annotated[Path, typer.Option(help="CSV that the run was trained on.", exists=True)],
     root: Annotated[Path, typer.Option(help="Folder that the files are relative to.", exists=True)],
-    validation: Annotated[float, typer.Option(help="The recipe's share of held-out groups.")] = 0.1,
 ) -> None:
     """Fit calibration.json on the part of the train split that the run held out."""
     from dafh_export.calibrate import calibrate
 
-    fitted = calibrate(run, manifest, root, validation)
+    fitted = calibrate(run, manifest, root)
     typer.echo(f"fitted on {fitted.fitted_on}")
 
 

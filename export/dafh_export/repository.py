@@ -6,11 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from dafh.deadline import Deadline
 from dafh.encoding.calibration import Calibration
-from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE
+from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, with_calibration
 from dafh.encoding.port import MODEL, ModelVersion
 from dafh.errors import Conflict, InvalidInput, Reason
 from dafh.writing import write_atomically
@@ -95,23 +93,13 @@ def describe(folder: Path, version: int | None = None) -> ModelVersion:
 
     Raises
     ------
-    InvalidInput
+    Misconfigured
         The calibration is none of this model.
     """
     model = read_description(load_model(folder / MODEL_FILE))
     number = int(folder.name) if version is None else version
-    try:
-        calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
-        return ModelVersion.model_validate(
-            {**model.model_dump(), "version": number, "calibration": calibration}
-        )
-    except ValidationError:
-        raise InvalidInput(
-            Reason.ARGUMENT_INVALID,
-            f"{folder / CALIBRATION_FILE} is no calibration of the model beside it.",
-            remedy="Fit it with `dafh export calibration`.",
-            subject="run",
-        ) from None
+    numbered = model.model_copy(update={"version": number})
+    return with_calibration(numbered, folder / CALIBRATION_FILE)
 
 
 def write_configuration(model: Path, versions: list[ModelVersion], name: str = MODEL) -> None:

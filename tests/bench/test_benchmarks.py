@@ -16,7 +16,7 @@ from dafh.settings import CHECKOUT
 
 #: Module -> arguments of a run of seconds; OUT, MANIFEST and ROOT stand for folders and files.
 SHORT: dict[str, str] = {
-    "bench.encoder": "--rounds 2",
+    "bench.encoder": "--rounds 2 --out OUT",
     "bench.gateway": "--out OUT --cases 1000 --queries 2 --seconds 0.5 --clients 1 2",
     "bench.imaging": "--rounds 2 --out OUT",
     "bench.index": "--rows 1000",
@@ -35,6 +35,7 @@ STACK = {"bench.gateway", "bench.index", "bench.jobs", "bench.rivals", "bench.sh
 LONG = {"bench.index", "bench.jobs", "bench.rivals", "bench.variants"}
 #: What a run leaves in OUT.
 LEFT = {
+    "bench.encoder": "encoder.json",
     "bench.gateway": "gateway.json",
     "bench.imaging": "imaging.md",
     "bench.jobs": "jobs.md",

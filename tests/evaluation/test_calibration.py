@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from dafh.codes import HashCode
 from dafh.encoding.calibration import Calibration, agreement, directions, strangeness
+from dafh.encoding.port import ModelVersion
 from dafh.errors import InvalidInput
 from dafh.evaluation.calibration import (
     FALSE_ALARMS,
@@ -23,6 +25,10 @@ from dafh.evaluation.calibration import (
 from dafh.evaluation.encoded import Rows
 from dafh.evaluation.manifest import Entry
 from dafh.evaluation.trust import calibration_error, judge_probabilities, judge_strangeness
+from dafh.index.case import Case, CaseId
+from dafh.index.port import Hit, Query
+from dafh.index.ranking import Candidates, rank
+from dafh.retrieval.retrieve import relevance
 
 
 def sample(seed: int = 0) -> tuple[np.ndarray, list[str], list[str]]:
@@ -102,13 +108,36 @@ def test_of_one_group_nobody_answers() -> None:
 
 
 def test_what_the_curve_sees_is_what_is_served() -> None:
-    query, database = rows(1), rows(2)
+    query, database, model = rows(1), rows(2), version(fitted())
     found = hits(query.hashes[32], database.hashes[32], query.classes, database.classes)
-    assert found.features.shape == (2400, 3)
-    distance, score, backed = found.features.T
-    assert np.allclose(distance * 32, np.round(distance * 32))
-    assert 0 <= score.min() <= score.max() <= 1
-    assert -1 <= backed.min() <= backed.max() <= 1
+    evaluated = [
+        model.calibration.probability(32, round(distance * 32), score, voices)
+        for distance, score, voices in found.features
+    ]
+    cases = [
+        Case(CaseId(f"{place:04}"), HashCode.of(output), "", "", "", 1, "", 0, label=name)
+        for place, (output, name) in enumerate(
+            zip(database.hashes[32], database.classes, strict=True)
+        )
+    ]
+    candidates = Candidates(
+        np.array([case.id for case in cases]),
+        np.stack([np.frombuffer(case.code.packed, np.uint8) for case in cases]),
+    )
+    served: list[float | None] = []
+    for output in query.hashes[32]:
+        placed = rank(Query(HashCode.of(output), 10, output), candidates)
+        told = [Hit(cases[one.row], one.distance, one.score) for one in placed]
+        served += relevance(model, 32, told, told)
+    assert served == pytest.approx(evaluated, abs=1e-6)
+    assert len({round(one or 0, 3) for one in served}) > 100
+
+
+def version(calibration: Calibration) -> ModelVersion:
+    return ModelVersion(
+        version=1, hash="", imaging_version=1, side=32, bits=(32,), classes=("a",),
+        calibration=calibration,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from dafh.encoding.scripted import ScriptedEncoder
 from dafh.errors import InvalidInput
 from dafh.evaluation.encoded import Rows, encode_manifest
-from dafh.evaluation.manifest import Entry
+from dafh.evaluation.manifest import Entry, in_no_order
 from dafh.evaluation.metrics import average_precision
 from dafh.evaluation.protocol import by_codes, by_pixels, few_groups, measure
 from dafh.evaluation.report import report
@@ -114,6 +114,23 @@ def test_no_figure_depends_on_the_order_of_the_database() -> None:
     assert flat(one.model_dump()) == pytest.approx(flat(two.model_dump()))
 
 
+def test_of_equal_codes_no_class_answers_first(tmp_path: Path) -> None:
+    """Manifests are sorted by class; were that order kept, the first class would be found best."""
+    names = ["a"] * 40 + ["b"] * 40
+    entries = [Entry(tmp_path / name / f"{n}.png", name, "", f"{n}")
+               for n, name in enumerate(names)]  # fmt: skip
+    same = np.ones((80, 16), np.float32)
+    database = Rows(tuple(in_no_order(entries, tmp_path)), {16: same}, same, same)
+    query = Rows(tuple(entries[::20]), {16: same[:4]}, same[:4], same[:4])
+    found = measure(database, query, by_codes(16)).precision[10].per_class
+    assert found["a"] + found["b"] == pytest.approx(1)
+    assert 0.2 <= found["a"] <= 0.8
+    moved = [replace(one, file=Path("/elsewhere") / one.file.relative_to(tmp_path))
+             for one in reversed(entries)]  # fmt: skip
+    again = in_no_order(moved, Path("/elsewhere"))
+    assert [one.group for one in again] == [one.group for one in database.entries]
+
+
 def test_where_nobody_may_answer_no_figure_is_made_up() -> None:
     database, query = rows(30, 1), rows(10, 2)
     alone = replace(database, entries=tuple(replace(one, group="p") for one in database.entries))
@@ -194,7 +211,7 @@ def test_a_file_that_imaging_refuses_is_left_out_and_counted(tmp_path: Path) -> 
     manifest = write(tmp_path, LINES)
     (tmp_path / "2.png").write_bytes(b"no picture")
     splits = encode_manifest(manifest, tmp_path, ScriptedEncoder())
-    assert splits["database"].classes == ["a", "b"]
+    assert sorted(splits["database"].classes) == ["a", "b"]
     assert splits["database"].refused == {"NOT_AN_IMAGE": 1}
 
 

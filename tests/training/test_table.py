@@ -111,6 +111,11 @@ def test_the_report_compares_and_names_what_was_not_run(finished: Bench) -> None
         for bits in ("16", "32", "48", "64")
     ]
     assert f"{np.mean(gap):+.3f} (" in table["dpsh"]
+    wide = [
+        ours["wide"][bits]["macro_bar"] - result["wide"][bits]["macro_bar"]
+        for bits in ("16", "32", "48", "64")
+    ]
+    assert table["dpsh"].endswith(f" | {np.mean(wide):+.3f} |")
     one = json.loads(result_file(finished, "separate", 7).read_text())
     gap = ours["query"]["16"]["macro_bar"] - one["query"]["16"]["macro_bar"]
     assert f"{gap:+.3f} (" in table["separate"]

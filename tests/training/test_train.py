@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import itertools
 import json
 import re
 import signal
@@ -26,12 +27,14 @@ from dafh.settings import CHECKOUT
 from dafh.training.data import UNLABELLED, cached_images, draw, draw_twice, load_data, noise
 from dafh.training.device import precision
 from dafh.training.rate import learning_rate
+from dafh.training.refit import refit
 from dafh.training.settings import Recipe, Refit
 from dafh.training.train import Learner, exhausted, hasten, train, views
 from dafh.training.validation import CHOICE, Figures
-from dafh.training.weights import WEIGHTS_FILE, load_network
+from dafh.training.weights import FIRST_STAGE_FILE, WEIGHTS_FILE, load_network, save_weights
 
 RECIPE = Recipe(side=32, epochs=2, batch=8, pairs=4, validate_every=1, phantoms=2, noise=2)
+TWO_STAGES = RECIPE.model_copy(update={"refit": Refit(views=2, epochs=2, batch=8, unlabelled=2)})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     entries: list[Entry], tmp_path: Path
 ) -> None:
     data = load_data(entries, RECIPE, tmp_path / "images")
-    train(data, tmp_path / "whole", RECIPE)
+    train(data, tmp_path / "whole", TWO_STAGES)
 
     class KilledError(Exception):
         pass
@@ -70,9 +73,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     def kill(_: Figures) -> None:
         raise KilledError
 
-    with pytest.raises(KilledError):
-        train(data, tmp_path / "cut", RECIPE, report=kill)
-    train(data, tmp_path / "cut", RECIPE)
+    # After each epoch; then between the second stage's training and its end.
+    for state in ("last.pt", "last.pt", "refit.json"):
+        with pytest.raises(KilledError):
+            train(data, tmp_path / "cut", TWO_STAGES, kill)
+        assert (tmp_path / "cut" / state).exists()
+    train(data, tmp_path / "cut", TWO_STAGES)
     whole, cut = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "cut"))
     assert all(bool((whole[name] == cut[name]).all()) for name in whole)
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
@@ -105,8 +111,8 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
     assert all(torch.equal(ended[name], expected[name]) for name in expected)
 
 
-def test_a_run_is_gone_on_with_by_its_own_recipe_and_images_alone(
-    entries: list[Entry], tmp_path: Path
+def test_a_run_is_gone_on_with_by_what_it_was_begun_with_alone(
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its recipe.json tells of weights that it did not make."""
     run = tmp_path / "run"
@@ -114,15 +120,35 @@ def test_a_run_is_gone_on_with_by_its_own_recipe_and_images_alone(
     train(data, run, RECIPE.model_copy(update={"epochs": 1}))
     before = (run / "recipe.json").read_bytes()
     renamed = dataclasses.replace(data, classes=("class0", "other"))
-    for images, recipe, what in (
-        (data, RECIPE.model_copy(update={"batch": 4}), r"\(recipe\)"),
-        (renamed, RECIPE, r"\(images\)"),
+    init = tmp_path / "init.safetensors"
+    save_file(Dafh(2, RECIPE.architecture).state_dict(), init)
+    for images, recipe, weights, what in (
+        (data, RECIPE.model_copy(update={"batch": 4}), None, r"\(recipe\)"),
+        (renamed, RECIPE, None, r"\(images\)"),
+        (data, RECIPE, init, r"\(init\)"),
     ):
         with pytest.raises(InvalidInput, match=what):
-            train(images, run, recipe)
+            train(images, run, recipe, init=weights)
         assert (run / "recipe.json").read_bytes() == before
+    (run / "metrics.jsonl").unlink()
+    (run / "curves.png").unlink()
     train(data, run, RECIPE)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == RECIPE.epochs
+    other = "32-true" if precision(torch.device("cpu")) == "bf16-mixed" else "bf16-mixed"
+    monkeypatch.setattr("dafh.training.train.precision", lambda _: other)
+    with pytest.raises(InvalidInput, match=r"\(precision\)"):
+        train(data, run, RECIPE)
+
+
+def test_a_run_of_an_earlier_release_is_not_gone_on_with(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    """It does not say what it was begun with."""
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_bytes(b"a state")
+    with pytest.raises(InvalidInput, match="recipe, images, precision, init"):
+        train(data, tmp_path / "run", RECIPE)
 
 
 def test_weights_that_are_none_of_this_network_are_refused(
@@ -240,27 +266,43 @@ def test_the_learning_rate_rises_then_falls_to_its_least() -> None:
 def test_the_second_stage_leaves_what_precedes_fusion_and_runs_once(
     entries: list[Entry], tmp_path: Path
 ) -> None:
-    recipe = RECIPE.model_copy(
-        update={"epochs": 0, "refit": Refit(views=2, epochs=2, batch=8, unlabelled=2)}
-    )
-    data = load_data(entries, recipe, tmp_path / "images")
+    data = load_data(entries, TWO_STAGES, tmp_path / "images")
     reports: list[Figures] = []
-    train(data, tmp_path / "run", RECIPE.model_copy(update={"epochs": 1}))
-    first = load_file(tmp_path / "run" / WEIGHTS_FILE)
-    (tmp_path / "run" / "last.pt").unlink()
-    init = tmp_path / "first.safetensors"
-    (tmp_path / "run" / WEIGHTS_FILE).rename(init)
     for _ in range(2):
-        train(data, tmp_path / "run", recipe, reports.append, init)
-    second = load_file(tmp_path / "run" / WEIGHTS_FILE)
+        train(data, tmp_path / "run", TWO_STAGES, reports.append)
+    first, second = (
+        load_file(tmp_path / "run" / file) for file in (FIRST_STAGE_FILE, WEIGHTS_FILE)
+    )
     changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
     assert changed == {"project", "fuse", "heads", "classifier"}
-    assert [CHOICE in figures for figures in reports] == [True]
+    assert ["epoch" in figures for figures in reports] == [True, True, False]
     network, _, _ = load_network(tmp_path / "run" / WEIGHTS_FILE)
     with torch.no_grad():
         hashes = network(torch.from_numpy(np.array(data.images[data.labels >= 0]))).hashes
     for outputs in hashes.values():
         assert 0.3 < float(outputs.abs().mean()) < 0.9
+
+
+def test_weights_are_made_anew_of_another_first_stage_or_by_another_second(
+    entries: list[Entry], tmp_path: Path
+) -> None:
+    """The recipe beside them must tell of them."""
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    assert TWO_STAGES.refit is not None
+    gentler = TWO_STAGES.refit.model_copy(update={"learning_rate": 1e-4})
+    made = []
+    for recipe in (RECIPE, TWO_STAGES, TWO_STAGES.model_copy(update={"refit": gentler}), RECIPE):
+        train(data, tmp_path / "run", recipe)
+        made.append(load_file(tmp_path / "run" / WEIGHTS_FILE)["heads.0.project.weight"])
+        assert Recipe.model_validate_json((tmp_path / "run" / "recipe.json").read_bytes()) == recipe
+    assert torch.equal(made[0], made[3])
+    assert not any(torch.equal(one, two) for one, two in itertools.pairwise(made))
+    other = Dafh(2, RECIPE.architecture)
+    save_weights(tmp_path / "run" / FIRST_STAGE_FILE, other, data.classes, 32)
+    refit(data, tmp_path / "run", TWO_STAGES)
+    network, _, _ = load_network(tmp_path / "run" / WEIGHTS_FILE)
+    kept, expected = (next(one.backbone.parameters()) for one in (network, other))
+    assert torch.equal(kept, expected)
 
 
 def test_what_is_blended_says_so_and_pairs_stay_as_they_are(
@@ -308,6 +350,13 @@ def test_an_image_is_decoded_once(
     first = cached_images(entries, 32, tmp_path)
     monkeypatch.setattr("dafh.training.data.load_images", None)
     assert (cached_images(entries, 32, tmp_path) == first).all()
+
+
+def test_the_time_left_counts_pixels() -> None:
+    """Not epochs: those of the second half show larger images, and take longer."""
+    recipe = RECIPE.model_copy(update={"side": 128, "small_side": 64, "epochs": 4})
+    assert [recipe.epochs_left(done) for done in range(4)] == [9, 8, 1, 0]
+    assert RECIPE.epochs_left(0) == 1
 
 
 def test_a_recipe_with_an_unknown_term_is_refused() -> None:
