@@ -280,7 +280,10 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 
 def _begin(run: Path, learner: Learner, init: Path | None) -> None:
-    """Write down what a run is begun with; refuse to go on with one that had something else."""
+    """Write down what a run is begun with; refuse to go on with one that had something else.
+
+    Until an epoch is done there is nothing to go on with, and another beginning may be made.
+    """
     recipe = learner.recipe.model_dump(mode="json", exclude=set(MAY_CHANGE))
     now = {
         "recipe": recipe,
@@ -289,7 +292,7 @@ def _begin(run: Path, learner: Learner, init: Path | None) -> None:
         "init": None if init is None else hashlib.sha256(init.read_bytes()).hexdigest(),
     }
     path = run / BEGUN_FILE
-    if not path.exists() and not (run / STATE_FILE).exists():
+    if not any((run / file).exists() for file in (STATE_FILE, FIRST_STAGE_FILE)):
         with written(path, OPEN) as stream:
             stream.write(f"{json.dumps(now, indent=2)}\n".encode())
     begun = json.loads(path.read_text()) if path.exists() else {}

@@ -12,6 +12,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -138,6 +139,20 @@ def test_a_run_is_gone_on_with_by_what_it_was_begun_with_alone(
     monkeypatch.setattr("dafh.training.train.precision", lambda _: other)
     with pytest.raises(InvalidInput, match=r"\(precision\)"):
         train(data, run, RECIPE)
+
+
+def test_a_run_that_learnt_nothing_yet_may_be_begun_anew(
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data(entries, RECIPE, tmp_path / "images")
+    with monkeypatch.context() as broken:
+        broken.setattr(Learner, "epoch", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", RECIPE)
+    other = RECIPE.model_copy(update={"batch": 12, "epochs": 1})
+    train(data, tmp_path / "run", other)
+    begun = json.loads((tmp_path / "run" / "begun.json").read_text())
+    assert begun["recipe"]["batch"] == 12
 
 
 def test_a_run_of_an_earlier_release_is_not_gone_on_with(
