@@ -79,7 +79,7 @@ def measured(file: Path, rounds: int) -> Cost:
             if turn >= WARM_UP:
                 taken[name].append(time.perf_counter() - started)
     whole, bare = (round(1000 * median(taken[name]), 3) for name in ("all", "bare"))
-    return Cost(file.parent.name, side, whole, bare, round(file.stat().st_size / 2**20, 2))
+    return Cost(file.parent.name, side, whole, bare, round(file.stat().st_size / 2**20, 3))
 
 
 if __name__ == "__main__":

@@ -105,6 +105,16 @@ def test_the_model_card_says_what_was_measured(sentence: str) -> None:
     assert sentence in page("docs/model-card.md")
 
 
+def test_the_model_card_tells_what_an_image_costs() -> None:
+    kept = json.loads((CHECKOUT / "docs" / "performance" / "encoder.json").read_text())
+    (shipped,) = [one for one in kept if one["model"] == SHIPPED]
+    assert 1 - shipped["without_map"] / shipped["milliseconds"] < 0.05
+    assert (
+        f"{shipped['mebibytes']:.1f} MiB of ONNX, 9.8 MiB in fp16; {shipped['milliseconds']:.1f} "
+        "ms an image on one core, less than 5 % of it for the map"
+    ) in page("docs/model-card.md")
+
+
 def test_the_model_card_tells_every_class_as_it_was_measured() -> None:
     table = class_table(EVALUATIONS[SHIPPED])
     assert with_table(CARD.read_text(), table) == CARD.read_text()
