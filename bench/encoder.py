@@ -1,8 +1,9 @@
 """What one image costs on one core, by model version, with the saliency map and without.
 
 ``python -m bench.encoder`` prints milliseconds (median over rounds of single images), the share of
-the saliency map, and the size of the file, and keeps them in docs/performance/encoder.json. Rounds
-with and without the map alternate, so that a busy machine slows both alike.
+the saliency map, and the size of the file. Those of the published versions are kept in
+docs/performance/encoder.json. Rounds with and without the map alternate, so that a busy machine
+slows both alike.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.environment import environment
 from dafh.encoding.onnx import MODEL_FILE, open_session
 from dafh.encoding.port import IMAGE, MODEL, SALIENCY
 from dafh.settings import ModelSettings
@@ -54,14 +56,17 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of encoder.json.")] = OUT,
 ) -> None:
     """Time model files."""
+    about = environment()
     published = sorted((ModelSettings().model_repository / MODEL).glob(f"*/{MODEL_FILE}"))
     costs = [measured(file, rounds) for file in files or published]
     table = Table("model", "side", "ms", "without map", "share of the map", "MiB")
     for one in costs:
         times = (f"{one.milliseconds:.2f}", f"{one.without_map:.2f}", f"{one.share:.1%}")
         table.add_row(one.model, str(one.side), *times, f"{one.mebibytes:.1f}")
-    (out / "encoder.json").write_text(json.dumps([asdict(one) for one in costs], indent=2) + "\n")
     Console().print(table)
+    if not files:
+        told = {"environment": about, "models": [asdict(one) for one in costs]}
+        (out / "encoder.json").write_text(json.dumps(told, indent=2) + "\n")
 
 
 def measured(file: Path, rounds: int) -> Cost:

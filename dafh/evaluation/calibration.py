@@ -245,8 +245,9 @@ def fit_relevance(lengths: Sequence[Hits], groups: Sequence[str]) -> RelevanceCu
             Reason.ARGUMENT_INVALID,
             "The held-out images do not tell a relevant hit from another: each asks those of "
             "other groups, and " + ("all" if relevant.any() else "none") + " are relevant.",
-            remedy="Hold out more: two groups of one class at least, and two classes.",
-            subject="validation",
+            remedy="Train anew and hold out more (`validation` in the recipe): two groups of one "
+            "class at least, and two classes.",
+            subject="run",
         )
     features = np.concatenate([one.features for one in lengths])
     scale = StandardScaler().fit(features)

@@ -25,7 +25,7 @@ from dafh.training.augment import augment
 from dafh.training.data import UNLABELLED, Data, draw_twice
 from dafh.training.device import autocast, best_device
 from dafh.training.rate import learning_rate
-from dafh.training.settings import Recipe, Refit
+from dafh.training.settings import RECIPE_FILE, Recipe, Refit
 from dafh.training.validation import BATCH, Figures, validate
 from dafh.training.weights import (
     FIRST_STAGE_FILE,
@@ -44,16 +44,16 @@ def refit(
 ) -> None:
     """Make the run's weights of those that its first stage left: by the second, if there is one.
 
-    Nothing happens where they are made of these weights by this stage already. Killed, the stage
+    Nothing happens where they are made of these weights by this recipe already. Killed, the stage
     starts again: it takes minutes.
     """
     first, weights, stage = run / FIRST_STAGE_FILE, run / WEIGHTS_FILE, recipe.refit
-    how = stage.model_dump_json() if stage else ""
-    made_from = hashlib.sha256(first.read_bytes() + how.encode()).hexdigest()
+    made_from = hashlib.sha256(first.read_bytes() + recipe.model_dump_json().encode()).hexdigest()
     if weights.exists() and described(weights).get("made_from") == made_from:
         return
     started = time.monotonic()
     network, classes, side = load_network(first)
+    (run / FIGURES_FILE).unlink(missing_ok=True)
     if stage is not None:
         network.to(best_device())
         features = _features(network, data, recipe, stage)
@@ -64,6 +64,8 @@ def refit(
         with written(run / FIGURES_FILE, OPEN) as stream:
             stream.write(f"{json.dumps(figures, indent=2)}\n".encode())
         report(figures)
+    with written(run / RECIPE_FILE, OPEN) as stream:
+        stream.write(f"{recipe.model_dump_json(indent=2)}\n".encode())
     save_weights(weights, network, classes, side, made_from)
 
 

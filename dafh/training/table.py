@@ -13,7 +13,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -90,6 +90,8 @@ class Result(BaseModel):
     corpus: str
     #: What it was trained in, which depends on the processor.
     precision: Precision
+    #: Who came first of equal codes: those that the manifest has first, or nobody in particular.
+    equal_codes: Literal["as listed", "in no order"]
     #: Number of the chosen setting (0: as published) and what validation said of each.
     setting: int
     tuning: list[float]
@@ -163,7 +165,7 @@ def run_row(name: str, declared: Declared, bench: Bench) -> None:
         query, wide, values = _measure(run, recipe, data, bench, row)
         result = Result(
             row=name, seed=seed, corpus=bench.corpus(), precision=precision(best_device()),
-            setting=best, tuning=tuning,
+            equal_codes="in no order", setting=best, tuning=tuning,
             recipe=recipe.model_dump(mode="json"), validation=_best_validation(run),
             seconds=round(sum(line.get("seconds", 0) for line in _history(run)), 1),
             query=query, wide=wide, average_precision=values,

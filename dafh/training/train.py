@@ -26,9 +26,9 @@ from dafh.training.data import UNLABELLED, Batch, Data, draw, steps_per_epoch
 from dafh.training.device import best_device, precision
 from dafh.training.rate import learning_rate
 from dafh.training.refit import refit
-from dafh.training.settings import RECIPE_FILE, Recipe
+from dafh.training.settings import Recipe
 from dafh.training.validation import CHOICE, Figures, validate
-from dafh.training.weights import FIRST_STAGE_FILE, save_weights
+from dafh.training.weights import FIRST_STAGE_FILE, WEIGHTS_FILE, save_weights
 from dafh.writing import OPEN, written
 
 METRICS_FILE = "metrics.jsonl"
@@ -78,8 +78,8 @@ def train(
     Raises
     ------
     InvalidInput
-        The folder has a run of other images, of another recipe, in another precision or from other
-        weights, or `init` is none of this network's weights.
+        The folder has a run of more epochs, of other images, of another recipe, in another
+        precision or from other weights, or `init` is none of this network's weights.
     """
     run.mkdir(parents=True, exist_ok=True)
     seed_everything(recipe.seed, verbose=False)
@@ -88,8 +88,13 @@ def train(
         learner.start_from(_weights(init))
     _begin(run, learner, init)
     history = _resume(run, learner)
-    with written(run / RECIPE_FILE, OPEN) as stream:
-        stream.write(f"{recipe.model_dump_json(indent=2)}\n".encode())
+    if recipe.epochs < len(history):
+        raise InvalidInput(
+            Reason.SETTING_INVALID,
+            f"The run in that folder has learnt for {len(history)} epochs already.",
+            remedy=f"Say epochs = {len(history)} to end it there.",
+            subject="config",
+        )
     for epoch in range(len(history), recipe.epochs):
         if exhausted(history, recipe):
             break
@@ -105,7 +110,7 @@ def train(
         _tell(run, history)
         report(figures)
     if not (run / FIRST_STAGE_FILE).exists():
-        save_weights(run / FIRST_STAGE_FILE, learner.network, data.classes, recipe.side)
+        save_weights(run / FIRST_STAGE_FILE, learner.best, data.classes, recipe.side)
     refit(data, run, recipe, report)
 
 
@@ -292,7 +297,7 @@ def _begin(run: Path, learner: Learner, init: Path | None) -> None:
         "init": None if init is None else hashlib.sha256(init.read_bytes()).hexdigest(),
     }
     path = run / BEGUN_FILE
-    if not any((run / file).exists() for file in (STATE_FILE, FIRST_STAGE_FILE)):
+    if not any((run / file).exists() for file in (STATE_FILE, FIRST_STAGE_FILE, WEIGHTS_FILE)):
         with written(path, OPEN) as stream:
             stream.write(f"{json.dumps(now, indent=2)}\n".encode())
     begun = json.loads(path.read_text()) if path.exists() else {}
@@ -301,8 +306,8 @@ def _begin(run: Path, learner: Learner, init: Path | None) -> None:
         raise InvalidInput(
             Reason.SETTING_INVALID,
             f"The run in that folder was begun otherwise ({', '.join(other)}).",
-            remedy=f"Name another folder. Its {BEGUN_FILE} says what it was begun with; only "
-            f"{', '.join(MAY_CHANGE)} may differ.",
+            remedy=f"Name another folder: only {', '.join(MAY_CHANGE)} may differ from what its "
+            f"{BEGUN_FILE} says; without one it is of an earlier release.",
             subject="run",
         )
 

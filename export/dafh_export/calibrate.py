@@ -11,7 +11,7 @@ from dafh.encoding.onnx import CALIBRATION_FILE, MODEL_FILE, OnnxEncoder
 from dafh.errors import InvalidInput, Reason
 from dafh.evaluation.calibration import NEAREST, fit
 from dafh.evaluation.encoded import encode_entries
-from dafh.evaluation.manifest import hold_out, read_manifest
+from dafh.evaluation.manifest import hold_out, in_no_order, read_manifest
 from dafh.training.settings import RECIPE_FILE, Recipe
 from dafh.writing import OPEN, written
 
@@ -31,11 +31,13 @@ def calibrate(run: Path, manifest: Path, root: Path) -> Calibration:
     except (OSError, ValidationError):
         raise InvalidInput(
             Reason.ARGUMENT_INVALID,
-            f"{run} has no {RECIPE_FILE}, so nobody knows which images the network was not shown.",
+            f"{run} has no {RECIPE_FILE} that can be read, so which images the network was not "
+            "shown is not known.",
             remedy="Name a folder that `dafh train` wrote.",
             subject="run",
         ) from None
-    entries = [entry for entry in read_manifest(manifest, root) if entry.split == "train"]
+    known = in_no_order(read_manifest(manifest, root), root)
+    entries = [entry for entry in known if entry.split == "train"]
     encoder = OnnxEncoder.of_file(run / MODEL_FILE, calibrated=False)
     learnt, held = (encode_entries(part, encoder) for part in hold_out(entries, share))
     refused = learnt.refused + held.refused

@@ -14,7 +14,7 @@ import pytest
 from dafh.encoding.scripted import ScriptedEncoder
 from dafh.errors import InvalidInput
 from dafh.evaluation.encoded import Rows, encode_manifest
-from dafh.evaluation.manifest import Entry, in_no_order
+from dafh.evaluation.manifest import Entry, in_no_order, read_manifest
 from dafh.evaluation.metrics import average_precision
 from dafh.evaluation.protocol import by_codes, by_pixels, few_groups, measure
 from dafh.evaluation.report import report
@@ -181,7 +181,11 @@ LINES = [
 
 def test_the_report_has_every_key_that_the_documentation_names(tmp_path: Path) -> None:
     encoder = ScriptedEncoder()
-    splits = encode_manifest(write(tmp_path, LINES), tmp_path, encoder)
+    manifest = write(tmp_path, LINES)
+    splits = encode_manifest(manifest, tmp_path, encoder)
+    listed = in_no_order(read_manifest(manifest, tmp_path), tmp_path)
+    for name, part in splits.items():
+        assert list(part.entries) == [entry for entry in listed if entry.split == name]
     figures = json.loads(json.dumps(report(splits, encoder, [16, 64]).as_json()))
     assert figures["64"]["map_at_10"]["macro"] == 1.0
     assert figures["16"]["map_at_10"]["per_class"].keys() == {"a", "b", "new"}

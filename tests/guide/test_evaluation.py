@@ -107,11 +107,11 @@ def test_the_model_card_says_what_was_measured(sentence: str) -> None:
 
 def test_the_model_card_tells_what_an_image_costs() -> None:
     kept = json.loads((CHECKOUT / "docs" / "performance" / "encoder.json").read_text())
-    (shipped,) = [one for one in kept if one["model"] == SHIPPED]
-    assert 1 - shipped["without_map"] / shipped["milliseconds"] < 0.05
+    (shipped,) = [one for one in kept["models"] if one["model"] == SHIPPED]
+    assert abs(1 - shipped["without_map"] / shipped["milliseconds"]) < 0.05
     assert (
         f"{shipped['mebibytes']:.1f} MiB of ONNX, 9.8 MiB in fp16; {shipped['milliseconds']:.1f} "
-        "ms an image on one core, less than 5 % of it for the map"
+        "ms an image on one core, no measurable part of it for the map"
     ) in page("docs/model-card.md")
 
 

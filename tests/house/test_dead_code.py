@@ -48,6 +48,7 @@ SEEN_ELSEWHERE = {
     "bin_ivf_flat": "Capabilities.require, by name",
     "by_cancer_type*": "whoever reads figures.json",
     "by_class_wide": "whoever reads figures.json",
+    "equal_codes": "dafh.training.table_report, in the JSON of finished runs",
     "false_alarms_wide": "whoever reads figures.json",
     "queries_by_class": "whoever reads figures.json",
     "float_macro_bar": "whoever reads the results of the benchmark",

@@ -12,9 +12,13 @@ import pytest
 import typer
 
 from dafh.errors import FailedPrecondition
+from dafh.evaluation.encoded import Rows
 from dafh.evaluation.feature_codes import itq, lsh
+from dafh.evaluation.manifest import in_no_order
 from dafh.evaluation.metrics import code_distances, macro_map
+from dafh.evaluation.protocol import Distances, Measured, measure
 from dafh.settings import CHECKOUT
+from dafh.training import table
 from dafh.training.settings import Recipe
 from dafh.training.table import (
     Bench,
@@ -132,6 +136,31 @@ def test_results_of_another_corpus_are_told_apart_and_not_reported(
     with pytest.raises(FailedPrecondition, match="of another corpus"):
         report_table(TINY, finished.model_copy(update={"manifest": other}))
     assert (finished.results / REPORT_FILE).read_bytes() == before
+
+
+def test_the_database_answers_in_no_order(
+    finished: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[Rows] = []
+
+    def watched(database: Rows, query: Rows, distances: Distances) -> Measured:
+        answered.append(database)
+        return measure(database, query, distances)
+
+    monkeypatch.setattr(table, "measure", watched)
+    run_row("separate", TINY, finished.model_copy(update={"results": tmp_path}))
+    listed = finished.entries("database")
+    assert [rows.entries for rows in answered] == [tuple(in_no_order(listed, finished.root))]
+    assert list(answered[0].entries) != listed
+
+
+def test_rows_that_were_measured_in_the_manifests_order_are_named(finished: Bench) -> None:
+    run = json.loads(result_file(finished, "dpsh", 7).read_text())
+    for order, expected in (("as listed", True), ("in no order", False)):
+        write_report({"dpsh": "theirs"}, {"dpsh": [run | {"equal_codes": order}]},
+                     finished.entries("query"), finished.results)  # fmt: skip
+        told = (finished.results / REPORT_FILE).read_text()
+        assert ("which is by class, in: dpsh." in told) == expected
 
 
 def test_seeds_are_said_to_differ_by_what_they_differ(finished: Bench) -> None:

@@ -131,10 +131,15 @@ def test_a_run_is_gone_on_with_by_what_it_was_begun_with_alone(
         with pytest.raises(InvalidInput, match=what):
             train(images, run, recipe, init=weights)
         assert (run / "recipe.json").read_bytes() == before
+    train(data, run, RECIPE)
+    # As if it had been killed after the last state.
     (run / "metrics.jsonl").unlink()
     (run / "curves.png").unlink()
     train(data, run, RECIPE)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == RECIPE.epochs
+    assert (run / "curves.png").exists()
+    with pytest.raises(InvalidInput, match="for 2 epochs already"):
+        train(data, run, RECIPE.model_copy(update={"epochs": 1}))
     other = "32-true" if precision(torch.device("cpu")) == "bf16-mixed" else "bf16-mixed"
     monkeypatch.setattr("dafh.training.train.precision", lambda _: other)
     with pytest.raises(InvalidInput, match=r"\(precision\)"):
@@ -160,10 +165,13 @@ def test_a_run_of_an_earlier_release_is_not_gone_on_with(
 ) -> None:
     """It does not say what it was begun with."""
     data = load_data(entries, RECIPE, tmp_path / "images")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "last.pt").write_bytes(b"a state")
-    with pytest.raises(InvalidInput, match="recipe, images, precision, init"):
-        train(data, tmp_path / "run", RECIPE)
+    for file in ("last.pt", WEIGHTS_FILE):
+        run = tmp_path / file
+        run.mkdir()
+        (run / file).write_bytes(b"from then")
+        with pytest.raises(InvalidInput, match="recipe, images, precision, init"):
+            train(data, run, RECIPE)
+        assert (run / file).read_bytes() == b"from then"
 
 
 def test_weights_that_are_none_of_this_network_are_refused(
@@ -310,6 +318,7 @@ def test_weights_are_made_anew_of_another_first_stage_or_by_another_second(
         train(data, tmp_path / "run", recipe)
         made.append(load_file(tmp_path / "run" / WEIGHTS_FILE)["heads.0.project.weight"])
         assert Recipe.model_validate_json((tmp_path / "run" / "recipe.json").read_bytes()) == recipe
+        assert (tmp_path / "run" / "refit.json").exists() == (recipe.refit is not None)
     assert torch.equal(made[0], made[3])
     assert not any(torch.equal(one, two) for one, two in itertools.pairwise(made))
     other = Dafh(2, RECIPE.architecture)
