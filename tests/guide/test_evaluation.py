@@ -145,6 +145,7 @@ def test_ways_to_tell_strangers_are_told_as_they_were_measured() -> None:
             sum(one[key] for one in folds.values()) / len(folds)
             for key in ("auroc", "found", "phantoms")
         )
-        histology = folds["without-histology"]["auroc"]
-        cells = f"{auroc:.3f} | {found:.0%} | {histology:.3f} | {phantoms:.0%}"
+        histology, ct = folds["without-histology"]["auroc"], folds["without-ct"]
+        cells = f"{auroc:.3f} | {found:.0%} | {ct['auroc']:.3f}, {ct['found']:.0%} | "
+        cells += f"{histology:.3f} | {phantoms:.0%}"
         assert f"| {name} | {cells} |" in text
