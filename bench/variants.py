@@ -30,20 +30,17 @@ from bench import pictures
 from dafh.codes import BITS
 from dafh.encoding.onnx import MODEL_FILE, OnnxEncoder, open_session
 from dafh.encoding.port import IMAGE, MODEL
-from dafh.evaluation.bootstrap import interval
 from dafh.evaluation.encoded import Rows, encode_manifest
 from dafh.evaluation.feature_codes import itq, lsh
 from dafh.evaluation.metrics import (
     average_precision,
-    by_class,
     code_distances,
     cosine_distances,
-    macro,
     macro_map,
     nearest,
     relevance,
 )
-from dafh.evaluation.protocol import OUTSIDE_BAR, by_codes
+from dafh.evaluation.protocol import OUTSIDE_BAR, averaged, by_codes
 from dafh.imaging.decode import REPRESENTATIVE, decode
 from dafh.imaging.image import IMAGING_VERSION
 from dafh.model.network import Dafh
@@ -82,8 +79,8 @@ class FeatureCodes:
     macro_bar: dict[int, float]
     #: What the network's own codes have more, mean over the lengths, and 95 % of a paired bootstrap
     #: over groups.
-    behind: float
-    interval: tuple[float, float]
+    behind: float | None
+    interval: tuple[float, float] | None
 
 
 def main(
@@ -181,13 +178,9 @@ def _feature_codes(run: Path, manifest: Path, root: Path, network: Dafh) -> dict
             answering, asking = method(features[0], bits, *features[1:])
             far[bits] = code_distances(asking, answering)
         gap = own - np.mean([_values(splits, one) for one in far.values()], axis=0)
-        inside = np.flatnonzero(~np.isin(query.classes, OUTSIDE_BAR))
-        classes = [query.classes[place] for place in inside]
-        found[name] = FeatureCodes(
-            {bits: _macro_bar(splits, one) for bits, one in far.items()},
-            macro(by_class(gap[inside], classes)),
-            interval(gap[inside], classes, [query.groups[place] for place in inside]),
-        )
+        told = averaged(gap, query.classes, query.groups)
+        codes = {bits: _macro_bar(splits, one) for bits, one in far.items()}
+        found[name] = FeatureCodes(codes, told.macro_bar, told.macro_bar_interval)
     return found
 
 

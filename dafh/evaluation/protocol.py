@@ -91,10 +91,10 @@ def measure(
     order = nearest(far)
     relevant = relevance(order, query.classes, database.classes)
     return Measured(
-        map_at_10=_figures(average_precision(relevant), query.classes, query.groups),
+        map_at_10=averaged(average_precision(relevant), query.classes, query.groups),
         hamming_only=None if unordered is None else _shuffled(unordered, database, query),
         precision={
-            rank: _figures(precision_at(relevant, rank), query.classes) for rank in PRECISION_RANKS
+            rank: averaged(precision_at(relevant, rank), query.classes) for rank in PRECISION_RANKS
         },
         wide=_wide(distances, database),
         per_modality=_per_modality(relevant, query),
@@ -125,9 +125,18 @@ def few_groups(query: Rows) -> list[str]:
     return sorted(name for name, members in groups.items() if len(members) < FEW_GROUPS)
 
 
-def _figures(
+def averaged(
     values: NDArray[np.float64], classes: Sequence[str], groups: Sequence[str] | None = None
 ) -> Figures:
+    """Average per-query values, or differences of two rankings', over classes.
+
+    Parameters
+    ----------
+    values
+        ``[Q]``.
+    classes, groups
+        ``Q`` names; without groups there are no intervals.
+    """
     per_class = by_class(values, classes)
     barred = {name: value for name, value in per_class.items() if name not in OUTSIDE_BAR}
     inside = ~np.isin(np.asarray(classes, dtype=np.str_), OUTSIDE_BAR)
@@ -158,7 +167,7 @@ def _shuffled(unordered: Distances, database: Rows, query: Rows) -> Figures:
         turn = random.permutation(len(database.entries))
         classes = np.asarray(database.classes)[turn].tolist()
         total += average_precision(relevance(nearest(far[:, turn]), query.classes, classes))
-    return _figures(total / SHUFFLES, query.classes)
+    return averaged(total / SHUFFLES, query.classes)
 
 
 def _wide(distances: Distances, database: Rows) -> Figures:
@@ -169,14 +178,14 @@ def _wide(distances: Distances, database: Rows) -> Figures:
     order = nearest(distances(database, database)[asks], other[asks])
     own = classes[asks].tolist()
     values = average_precision(relevance(order, own, database.classes))
-    return _figures(values, own, groups[asks].tolist())
+    return averaged(values, own, groups[asks].tolist())
 
 
 def _per_modality(relevant: NDArray[np.bool_], query: Rows) -> dict[str, Figures]:
     values, modality = average_precision(relevant), query.column("modality")
     classes = np.asarray(query.classes)
     return {
-        str(name): _figures(values[modality == name], classes[modality == name].tolist())
+        str(name): averaged(values[modality == name], classes[modality == name].tolist())
         for name in np.unique(modality)
         if name
     }
@@ -194,7 +203,7 @@ def _hard_sets(far: NDArray[np.float64], database: Rows, query: Rows) -> dict[st
         own = classes[rows].tolist()
         order = nearest(far[np.ix_(rows, columns)])
         values = average_precision(relevance(order, own, names[columns].tolist()))
-        sets[str(organ)] = _figures(values, own)
+        sets[str(organ)] = averaged(values, own)
     return sets
 
 
@@ -211,7 +220,7 @@ def _cancer_type(
         return None
     order = nearest(far[rows], allowed[rows])
     own = asks[rows].tolist()
-    return _figures(average_precision(relevance(order, own, answers.tolist())), own)
+    return averaged(average_precision(relevance(order, own, answers.tolist())), own)
 
 
 def _neighbours(

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dafh.codes import BITS
-from dafh.evaluation.bootstrap import interval
 from dafh.evaluation.manifest import Entry
-from dafh.evaluation.protocol import OUTSIDE_BAR
+from dafh.evaluation.protocol import OUTSIDE_BAR, averaged
 
 REPORT_FILE = "README.md"
 #: The row that all others are compared with.
@@ -154,9 +153,8 @@ def _values(runs: list[Any], rankings: Iterable[str]) -> NDArray[np.float64]:
 
 
 def _paired(gap: NDArray[np.float64], query: Sequence[Entry]) -> str:
-    inside = [place for place, one in enumerate(query) if one.class_name not in OUTSIDE_BAR]
-    classes = [query[place].class_name for place in inside]
-    own = np.asarray(classes)
-    mean = np.mean([gap[inside][own == name].mean() for name in np.unique(own)])
-    low, high = interval(gap[inside], classes, [query[place].group for place in inside])
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    told = averaged(gap, [one.class_name for one in query], [one.group for one in query])
+    if told.macro_bar is None or told.macro_bar_interval is None:
+        return ""
+    low, high = told.macro_bar_interval
+    return f"{told.macro_bar:+.3f} ({low:+.3f} to {high:+.3f})"
